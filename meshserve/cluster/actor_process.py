@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import ray
 
 from meshserve import errors
+from meshserve.core.values import model
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,6 +45,12 @@ def node_id() -> str:
 def node_address() -> str:
     """Return the IP address under which other nodes reach the node of this process."""
     return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+
+def placed(address: model.ServerAddress) -> model.ServerAddress:
+    """Return the address on the node of this process; other nodes get a host if it has a secret."""
+    host = node_address() if address.secret else ""
+    return dataclasses.replace(address, node=node_id(), host=host)
 
 
 def was_restarted() -> bool:

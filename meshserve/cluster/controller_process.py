@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from meshserve.cluster import actor_process
 from meshserve.control import control_plane
 from meshserve.core.values import model
-from meshserve.protocol import asgi_server, sockets
+from meshserve.protocol import asgi_server, guarded_app, sockets
 from meshserve.worker.models import run_journal
 
 SOCKET = "controller.sock"
@@ -24,8 +24,8 @@ class ControllerPlan:
     """What a controller starts with.
 
     `document` is the configuration of the first start; a restarted controller reads the last one
-    from the registry. `host` is the address to listen on beside the Unix socket, for the workers
-    too; an empty one means the address of the node.
+    from the registry. With a `secret`, controller, workers and replicas listen on the addresses of
+    their nodes beside their Unix sockets, and all requests must bring it.
     """
 
     document: str
@@ -33,7 +33,7 @@ class ControllerPlan:
     state_dir: str
     logs_dir: str
     run_dir: str
-    host: str
+    secret: str = field(default="", repr=False)
 
 
 class HostedControlPlane:
@@ -54,11 +54,13 @@ class HostedControlPlane:
 
     async def run(self) -> None:
         """Serve until drained, then remove the folder of sockets."""
-        host = self._plan.host or actor_process.node_address()
+        secret = self._plan.secret
+        host = actor_process.node_address() if secret else ""
         socket_path = str(Path(self._plan.run_dir) / SOCKET)
         # Before the mesh starts, because gateways are told this server's address.
         server = await asgi_server.serve(
-            self._plane.app, [sockets.unix_socket(socket_path), sockets.tcp_socket(host)]
+            guarded_app.guard(self._plane.app, secret),
+            sockets.server_sockets(socket_path, host, secret),
         )
         endpoint = model.Endpoint(actor_process.node_id(), host, server.port, socket_path)
         # A restarted controller continues with the last applied configuration, not the first.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import ray
 
@@ -52,14 +52,15 @@ logger = logging.getLogger(__name__)
 class Makers:
     """Functions that build the parts inside their actors, and the folder of their sockets.
 
-    `host` is the address that workers listen on; an empty one means the address of their node.
+    With a `secret`, workers and replicas listen on the address of their node too, for gateways of
+    other nodes, and all requests must bring it.
     """
 
     worker: worker_actor.WorkerMaker
     gateway: gateway_actor.GatewayMaker
     replica: replica_actor.ReplicaMaker
     run_dir: str
-    host: str = ""
+    secret: str = field(default="", repr=False)
 
 
 class RayCluster:
@@ -70,7 +71,9 @@ class RayCluster:
         self._actors = named_actors.NamedActors()
         self._placements = replica_placement.ReplicaPlacements(self._actors)
         self._run_dir = makers.run_dir
-        self._host = makers.host or actor_process.node_address()
+
+    def _address(self, id_: str) -> model.ServerAddress:
+        return model.ServerAddress(id_, self._run_dir, secret=self._makers.secret)
 
     # Workers
 
@@ -91,7 +94,7 @@ class RayCluster:
         name = WORKER + worker_id
         # A worker that was lost may still hold its name for a moment, or be stuck.
         await self._actors.remove(name)
-        address = model.ServerAddress(worker_id, self._run_dir, host=self._host)
+        address = self._address(worker_id)
         options = {
             # No CPU is reserved: workers share the cores, also with Envoy and engines.
             "num_cpus": 0,
@@ -209,7 +212,7 @@ class RayCluster:
         await self._remove(replica_id)
         try:
             placement = await self._placements.place(replica_id, spec, plan)
-            address = model.ServerAddress(replica_id, self._run_dir, host=self._host)
+            address = self._address(replica_id)
             options = {"num_cpus": 0, "max_restarts": 0, **placement.options}
             arguments = (self._makers.replica, address, spec, plan.backend)
             await self._actors.create(name, replica_actor.ReplicaActor, options, *arguments)

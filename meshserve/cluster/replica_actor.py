@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Awaitable, Callable
 
@@ -32,7 +31,7 @@ class ReplicaActor:
         backend: llm_spec.ExecutorBackend,
     ) -> None:
         self._make = make
-        self._address = dataclasses.replace(address, node=actor_process.node_id())
+        self._address = actor_process.placed(address)
         self._spec = spec
         self._backend = backend
         self._server: llm_server.LlmServer | None = None

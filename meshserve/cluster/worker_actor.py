@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 from collections.abc import Callable
 
@@ -28,7 +27,7 @@ class WorkerActor:
         settings: desired.WorkerSettings,
     ) -> None:
         self._make = make
-        self._address = dataclasses.replace(address, node=actor_process.node_id())
+        self._address = actor_process.placed(address)
         self._settings = settings
         self._endpoint: model.Endpoint | None = None
         self._worker: worker.PoolWorker | None = None

@@ -19,10 +19,12 @@ class NodeGateway:
     It belongs to one event loop. When the loop's thread ends, the kernel kills Envoy.
     """
 
-    def __init__(self, run_dir: str, envoy_concurrency: int = 1) -> None:
+    def __init__(self, run_dir: str, envoy_concurrency: int = 1, secret: str = "") -> None:
+        """`secret` is sent to the servers of the mesh, if they ask for one."""
+        self._secret = secret
         self._layout = gateway_paths.GatewayPaths(run_dir)
         self._envoy = envoy_process.EnvoyProcess(self._layout, envoy_concurrency)
-        self._sidecar = sidecar.Sidecar(self._layout, self._envoy.admin)
+        self._sidecar = sidecar.Sidecar(self._layout, self._envoy.admin, secret)
         self._state = "stopped"
         self._listen = ""
         self._changes: asyncio.Queue[Change] = asyncio.Queue()
@@ -40,7 +42,7 @@ class NodeGateway:
         try:
             # The sidecar first, because Envoy's clusters lead to its sockets.
             await self._sidecar.start(snap)
-            await self._envoy.start(envoy_config.files(snap, self._layout.run_dir))
+            await self._envoy.start(self._files(snap))
         except BaseException:
             await self.stop()
             raise
@@ -91,6 +93,9 @@ class NodeGateway:
         self._layout.remove_sockets()
         self._state, self._follower = "stopped", None
 
+    def _files(self, snap: snapshots.GatewaySnapshot) -> dict[str, str]:
+        return envoy_config.files(snap, self._layout.run_dir, self._secret)
+
     async def _follow(self) -> None:
         while True:
             snap, done = await self._changes.get()
@@ -109,6 +114,6 @@ class NodeGateway:
 
     async def _change(self, snap: snapshots.GatewaySnapshot) -> None:
         # Envoy first: if it refuses the snapshot, the sidecar stays with the one before as well.
-        await self._envoy.apply(envoy_config.files(snap, self._layout.run_dir))
+        await self._envoy.apply(self._files(snap))
         await self._sidecar.follow(snap)
         self._listen = snap.listen

@@ -52,10 +52,10 @@ def build_worker(
     return worker.PoolWorker(address, settings, cache)
 
 
-def build_gateway(logs_dir: str, run_dir: str) -> gateway.NodeGateway:
-    """Build the gateway of one node."""
+def build_gateway(logs_dir: str, secret: str, run_dir: str) -> gateway.NodeGateway:
+    """Build the gateway of one node, which sends the mesh's secret to all servers of the mesh."""
     _begin_process(logs_dir, "gateway")
-    return gateway.NodeGateway(run_dir)
+    return gateway.NodeGateway(run_dir, secret=secret)
 
 
 async def build_llm_server(
@@ -154,10 +154,10 @@ def build_control_plane(
     )
     makers = ray_cluster.Makers(
         worker=functools.partial(build_worker, plan.logs_dir),
-        gateway=functools.partial(build_gateway, plan.logs_dir),
+        gateway=functools.partial(build_gateway, plan.logs_dir, plan.secret),
         replica=functools.partial(build_llm_server, plan.logs_dir, cache),
         run_dir=plan.run_dir,
-        host=plan.host,
+        secret=plan.secret,
     )
     database = sql_registry.SqlRegistry(plan.registry_url)
     parts = control_plane.ControlPlaneParts(

@@ -18,7 +18,7 @@ from typing import Self
 from meshserve import config, errors
 from meshserve.client import admin
 from meshserve.cluster import controller_actor, controller_process, session
-from meshserve.launch import compose, mesh_file, start_status, state_lock
+from meshserve.launch import compose, mesh_file, secret_file, start_status, state_lock
 from meshserve.llm import engine_lookup
 from meshserve.protocol import mesh_status
 
@@ -145,7 +145,8 @@ def _controller_plan(
         # The controller removes its folder when it ends. A Ray of our own, whose files are in
         # `run_dir` too, ends after it.
         run_dir=str(run_dir if is_joined else run_dir / "run"),
-        host="" if is_joined else "127.0.0.1",
+        # Other nodes' gateways connect over the network. On one node nothing listens there.
+        secret=secret_file.get_secret(settings.state_dir) if is_joined else "",
     )
 
 

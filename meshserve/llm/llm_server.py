@@ -13,7 +13,7 @@ from meshserve.core.interfaces import llm_engine
 from meshserve.core.llm import public_reason
 from meshserve.core.values import llm_spec, model
 from meshserve.llm import adapter_changes, llm_app, memory_use, progress
-from meshserve.protocol import asgi_server, sockets
+from meshserve.protocol import asgi_server, guarded_app, sockets
 
 WATCH_S = 0.1
 
@@ -96,15 +96,12 @@ class LlmServer:
         self._adapters = adapter_changes.AdapterChanges(
             self.engine, self._app.names, self._weights.fetch_adapter
         )
-        listeners = [
-            sockets.unix_socket(self.address.socket_path),
-            sockets.tcp_socket(self.address.host),
-        ]
-        self._serving = await asgi_server.serve(self._app, listeners)
+        address = self.address
+        listeners = sockets.server_sockets(address.socket_path, address.host, address.secret)
+        app = guarded_app.guard(self._app, address.secret)
+        self._serving = await asgi_server.serve(app, listeners)
         self._watch_task = tasks.spawn(self._watch(), "watch the engine")
-        return model.Endpoint(
-            self.address.node, self.address.host, self._serving.port, self.address.socket_path
-        )
+        return model.Endpoint(address.node, address.host, self._serving.port, address.socket_path)
 
     async def _watch(self) -> None:
         # The watch is outside the engine's core, because a core that hangs can't report it

@@ -54,18 +54,18 @@ class _Request(NamedTuple):
     keeps_alive: bool
 
 
-class _RequestRefused(Exception):
-    """The request breaks a limit; `answer` says which."""
+class RequestRefused(Exception):
+    """The request is answered by `answer`, and the connection ends."""
 
-    def __init__(self, status: int, reason: bytes) -> None:
-        super().__init__(reason)
-        self.answer: Answer = (status, TEXT, reason)
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self.answer = answer
 
 
 class HttpConnection(asyncio.Protocol):
     """One connection. Requests are answered in the order of their arrival, one at a time."""
 
-    def __init__(self, handler: Handler, connections: _Connections) -> None:
+    def __init__(self, handler: Handler, connections: OpenConnections) -> None:
         self._handler = handler
         self._connections = connections
         self._transport: asyncio.Transport
@@ -102,13 +102,13 @@ class HttpConnection(asyncio.Protocol):
             pass  # The request was answered as if it had not asked for the upgrade (RFC 9110, 7.8).
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
-            if isinstance(cause, _RequestRefused):
+            if isinstance(cause, RequestRefused):
                 self._refuse(cause.answer)
             elif isinstance(cause, httptools.HttpParserInvalidURLError):
                 self._refuse(INVALID)
             else:
                 raise
-        except _RequestRefused as refusal:
+        except RequestRefused as refusal:
             self._refuse(refusal.answer)
         except httptools.HttpParserError:
             self._refuse(INVALID)
@@ -118,7 +118,7 @@ class HttpConnection(asyncio.Protocol):
         if not self._has_head:
             self._size_bytes += size_bytes
             if self._size_bytes > HEAD_BYTES_MAX:
-                raise _RequestRefused(431, b"The request's head is too large.")
+                raise RequestRefused((431, TEXT, b"The request's head is too large."))
         elif not (self._chunks or self._is_busy or self._is_continued):
             self._is_continued = True
             if self._expects_continue():
@@ -158,7 +158,7 @@ class HttpConnection(asyncio.Protocol):
         self._chunks.append(chunk)
         self._size_bytes += len(chunk)
         if self._size_bytes > BODY_BYTES_MAX:
-            raise _RequestRefused(413, b"The request's body is too large.")
+            raise RequestRefused((413, TEXT, b"The request's body is too large."))
 
     def on_message_complete(self) -> None:
         """Answer the request, or queue it behind those before it (httptools)."""
@@ -290,7 +290,7 @@ def _path(target: bytes) -> bytes:
     return httptools.parse_url(target).path or b"/"
 
 
-class _Connections:
+class OpenConnections:
     """The open connections of one server; `all_closed` is set while there are none."""
 
     def __init__(self) -> None:
@@ -321,15 +321,21 @@ def _head(status: int, headers: tuple[Header, ...]) -> bytes:
     return head.replace(b"%", b"%%") + b"content-length: %d\r\n\r\n"
 
 
+ConnectionMaker = Callable[[Handler, OpenConnections], HttpConnection]
+
+
 class HttpServer:
     """A server of one handler. `port` is 0 without a TCP socket."""
 
-    def __init__(self, handler: Handler, listeners: Sequence[socket.socket]) -> None:
+    def __init__(
+        self, handler: Handler, listeners: Sequence[socket.socket], connect: ConnectionMaker
+    ) -> None:
         self.port = sockets.tcp_port(listeners)
         self._handler = handler
+        self._make_connection = connect
         self._listeners = listeners
         self._servers: list[asyncio.Server] = []
-        self._connections = _Connections()
+        self._connections = OpenConnections()
         self._sweep: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -342,7 +348,7 @@ class HttpServer:
         self._close_silent()
 
     def _connect(self) -> HttpConnection:
-        return HttpConnection(self._handler, self._connections)
+        return self._make_connection(self._handler, self._connections)
 
     def _close_silent(self) -> None:
         """Close connections that were silent for a period; cheaper than a timer for each."""
@@ -369,8 +375,10 @@ class HttpServer:
             path.unlink(missing_ok=True)
 
 
-async def serve(handler: Handler, listeners: Sequence[socket.socket]) -> HttpServer:
+async def serve(
+    handler: Handler, listeners: Sequence[socket.socket], connect: ConnectionMaker = HttpConnection
+) -> HttpServer:
     """Serve the handler on bound sockets; return once connections are accepted."""
-    server = HttpServer(handler, listeners)
+    server = HttpServer(handler, listeners, connect)
     await server.start()
     return server

@@ -91,6 +91,8 @@ ENGINE_PATHS = (
 # Headers that gateways add, which they take away from clients' requests first.
 MODEL_HEADER = "x-mesh-model"
 IS_ALIAS_HEADER = "x-mesh-is-alias"
+SECRET_HEADER = "x-mesh-secret"  # noqa: S105 a name
+"""Shows a server of the mesh that another process of the same mesh asks."""
 
 MESH_V1 = "/mesh/v1/"
 HOLD = "/mesh/internal/held"

@@ -34,6 +34,18 @@ def unix_socket(path: str) -> socket.socket:
     return _bind(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), path)
 
 
+def server_sockets(socket_path: str, host: str, secret: str) -> list[socket.socket]:
+    """Return a server's sockets: a Unix one and, if `host` is not empty, a TCP one on it.
+
+    Raises ValueError for a host without a secret, which all requests must bring then.
+    """
+    if not host:
+        return [unix_socket(socket_path)]
+    if not secret:
+        raise ValueError(f"a server on {host} needs a secret: anybody could connect to it")
+    return [unix_socket(socket_path), tcp_socket(host)]
+
+
 def _bind(listener: socket.socket, address: str | tuple[str, int]) -> socket.socket:
     try:
         listener.bind(address)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from meshserve import tasks
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import catalog_sync, desired, model, model_stats, reports
-from meshserve.protocol import http_protocol, paths, sockets
+from meshserve.protocol import guarded_connection, http_protocol, paths, sockets
 from meshserve.worker import load_signal, worker_report
 from meshserve.worker.http import inference_rest, worker_app, worker_metrics
 from meshserve.worker.models import (
@@ -52,13 +52,14 @@ class PoolWorker:
         self._ticking: asyncio.Task[None] | None = None
 
     async def start(self) -> model.Endpoint:
-        """Listen on a Unix socket and on a free TCP port, and return both addresses."""
+        """Listen on a Unix socket, for other nodes on a free TCP port too; return the endpoint."""
         address = self.address
-        # The node's own Envoy uses the Unix socket, those of other nodes the port.
         # What its former process ran must be known before the first request.
         self.host.trials.look_for_deaths()
-        listeners = [sockets.unix_socket(address.socket_path), sockets.tcp_socket(address.host)]
-        self._server = await http_protocol.serve(self.app.handle, listeners)
+        listeners = sockets.server_sockets(address.socket_path, address.host, address.secret)
+        self._server = await http_protocol.serve(
+            self.app.handle, listeners, guarded_connection.maker(address.secret)
+        )
         self._ticking = tasks.spawn(self.host.run(), "tick")
         # Last: objects that exist until now are never scanned by the garbage collector again.
         process_memory.calm_collector()

@@ -13,6 +13,7 @@ from bench import streaming
 from meshserve.core.interfaces import llm_engine
 from meshserve.core.values import llm_spec, model
 from meshserve.llm import llm_server
+from meshserve.protocol import asgi_server, sockets
 from meshserve.testing import fake_engine
 
 EVENTS = (
@@ -60,8 +61,11 @@ async def serving(tmp_path: Path) -> AsyncIterator[Any]:
         llm_engine.EngineOrder(llm_spec.LlmSpec("tiny", "/m"), "/m"),
         fake_engine.FakeEngine,
     )
-    endpoint = await server.start()
-    yield f"{endpoint.host}:{endpoint.port}"
+    await server.start()
+    app: Any = server._app
+    served = await asgi_server.serve(app, [sockets.tcp_socket("127.0.0.1")])
+    yield f"127.0.0.1:{served.port}"
+    await served.stop()
     await server.stop()
 
 

@@ -19,6 +19,8 @@ from tests.cluster import engines
 from tests.contracts import cluster as contract
 from tests.faults import traffic
 
+SECRET = "of the tests"
+
 
 @pytest.fixture(scope="session")
 def short_folder() -> Iterator[Any]:
@@ -57,10 +59,10 @@ def makers(run_dir: str, tmp_path: Path) -> Any:
     logs = str(tmp_path / "logs")
     return ray_cluster.Makers(
         worker=functools.partial(compose.build_worker, logs),
-        gateway=functools.partial(compose.build_gateway, logs),
+        gateway=functools.partial(compose.build_gateway, logs, SECRET),
         replica=engines.make,
         run_dir=run_dir,
-        host="127.0.0.1",
+        secret=SECRET,
     )
 
 

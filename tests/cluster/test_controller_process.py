@@ -37,7 +37,6 @@ def plan(run_dir: str, tmp_path: Path) -> Any:
             str(tmp_path),
             str(tmp_path),
             f"{run_dir}/c",
-            "127.0.0.1",
         )
 
     return planned

@@ -15,6 +15,7 @@ from meshserve import errors, tasks
 from meshserve.cluster import named_actors, ray_cluster, replica_placement
 from meshserve.core.values import llm_spec
 from tests import support
+from tests.cluster import conftest
 from tests.contracts import replicas as contract
 
 pytestmark = [pytest.mark.edge, pytest.mark.slow]
@@ -61,6 +62,8 @@ async def test_a_replica_answers_on_its_endpoint(replicas: Any) -> None:
     async with httpx.AsyncClient(
         transport=transport, base_url="http://replica", timeout=contract.WAIT_S
     ) as client:
+        assert (await client.get("/v1/models")).status_code == 401
+        client.headers["x-mesh-secret"] = conftest.SECRET
         answer = await client.post(
             "/v1/completions", json={"model": contract.SPEC.name, "prompt": "x", "max_tokens": 3}
         )

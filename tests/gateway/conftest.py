@@ -72,17 +72,17 @@ def run_dir() -> Iterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def running(run_dir: str, **changes: Any) -> AsyncIterator[Mesh]:
+async def running(run_dir: str, secret: str = "", **changes: Any) -> AsyncIterator[Mesh]:
     """A gateway in front of echoing workers and an echoing controller.
 
     The workers are default-0 and default-1 of the pool default, and big-0 of the pool big, which
-    has the model `huge`.
+    has the model `huge`. With a `secret` they refuse whoever does not send it.
     """
     async with contextlib.AsyncExitStack() as stack:
         names = ("default-0", "default-1", "big-0", "controller")
         echoes = {
             name: await stack.enter_async_context(
-                echo.serving(echo.Echo(name), f"{run_dir}/{name}.sock")
+                echo.serving(echo.Echo(name), f"{run_dir}/{name}.sock", secret)
             )
             for name in names
         }
@@ -97,7 +97,7 @@ async def running(run_dir: str, **changes: Any) -> AsyncIterator[Mesh]:
             controller=model.Endpoint("n1", "127.0.0.1", 1, f"{run_dir}/controller.sock"),
         )
         snap = replace(snap, **changes)
-        door = gateway.NodeGateway(run_dir)
+        door = gateway.NodeGateway(run_dir, secret=secret)
         await door.start(snap)
         stack.push_async_callback(door.stop)
         http = await stack.enter_async_context(

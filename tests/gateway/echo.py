@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from meshserve.protocol import asgi_server, sockets
+from meshserve.protocol import asgi_server, guarded_app, sockets
 from meshserve.protocol.pb import inference_pb2 as pb
 
 GRPC_ERROR = [
@@ -108,9 +108,10 @@ async def answer(send: Any, status: int, body: bytes, headers: Any) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any, path: str) -> AsyncIterator[Any]:
-    """Serve on a Unix socket until the block ends."""
-    running = await asgi_server.serve(app, [sockets.unix_socket(path)])
+async def serving(app: Any, path: str, secret: str = "") -> AsyncIterator[Any]:
+    """Serve on a Unix socket until the block ends, behind a secret if there is one."""
+    listeners = [sockets.unix_socket(path)]
+    running = await asgi_server.serve(guarded_app.guard(app, secret), listeners)
     try:
         yield app
     finally:

@@ -123,7 +123,9 @@ def routes(run_dir: str) -> tuple[snapshots.LlmRoute, ...]:
 
 
 @contextlib.asynccontextmanager
-async def running_llms(run_dir: str, **changes: Any) -> AsyncIterator[conftest.Mesh]:
+async def running_llms(
+    run_dir: str, secret: str = "", **changes: Any
+) -> AsyncIterator[conftest.Mesh]:
     """Run the gateway of `running`, with LLMs and a controller that holds requests."""
     async with contextlib.AsyncExitStack() as stack:
         replicas = {
@@ -133,14 +135,16 @@ async def running_llms(run_dir: str, **changes: Any) -> AsyncIterator[conftest.M
         }
         for name, server in replicas.items():
             await stack.enter_async_context(
-                echo.serving(server, f"{run_dir}/{name.replace('/', '-')}.sock")
+                echo.serving(server, f"{run_dir}/{name.replace('/', '-')}.sock", secret)
             )
         hold = await stack.enter_async_context(
-            echo.serving(HoldServer("controller"), f"{run_dir}/hold.sock")
+            echo.serving(HoldServer("controller"), f"{run_dir}/hold.sock", secret)
         )
         controller = model.Endpoint("n1", "127.0.0.1", 1, f"{run_dir}/hold.sock")
         mesh = await stack.enter_async_context(
-            running(run_dir, **{"llms": routes(run_dir), "controller": controller, **changes})
+            running(
+                run_dir, secret, **{"llms": routes(run_dir), "controller": controller, **changes}
+            )
         )
         mesh.echoes |= {**replicas, "hold": hold}
         yield mesh

@@ -56,7 +56,9 @@ class Served:
         self._answers, their_end = os.pipe()
         order = json.dumps([wanted.engine, wanted.path, wanted.adapters, wanted.spec, self.run_dir])
         command = [sys.executable, "-m", "tests.llm.program", order, str(their_end)]
-        self.client = httpx.Client(timeout=ANSWER_S, trust_env=False)
+        self.socket_path = model.ServerAddress(f"{NAME}/0", self.run_dir).socket_path
+        transport = httpx.HTTPTransport(uds=self.socket_path)
+        self.client = httpx.Client(base_url="http://llm", transport=transport, timeout=ANSWER_S)
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, pass_fds=[their_end], start_new_session=True
         )
@@ -64,13 +66,12 @@ class Served:
         assert self.process.stdin is not None
         self.stdin = self.process.stdin
         try:
-            self.port, self.socket_path = self._answer(START_S)
+            self._answer(START_S)
         except BaseException:
             self.end()
             raise
-        self.client.base_url = f"http://127.0.0.1:{self.port}"
         self.openai = openai.OpenAI(
-            base_url=f"http://127.0.0.1:{self.port}/v1",
+            base_url="http://llm/v1",
             api_key="none",
             max_retries=0,
             http_client=self.client,
@@ -145,9 +146,8 @@ class Program:
             make,
         )
 
-    async def start(self) -> tuple[int, str]:
-        endpoint = await self.server.start()
-        return endpoint.port, endpoint.socket_path
+    async def start(self) -> None:
+        await self.server.start()
 
     async def report(self) -> llm_spec.LlmReport:
         return self.server.report()

@@ -44,9 +44,8 @@ async def started(
     server = server_of(engine, run_dir, spec)
     endpoint = await server.start()
     try:
-        async with httpx.AsyncClient(
-            base_url=f"http://{endpoint.host}:{endpoint.port}", trust_env=False
-        ) as client:
+        transport = httpx.AsyncHTTPTransport(uds=endpoint.socket_path)
+        async with httpx.AsyncClient(base_url="http://llm", transport=transport) as client:
             yield server, client
     finally:
         await server.stop()
@@ -208,6 +207,34 @@ class Plain(fake_engine.FakeEngine):
     @property
     def capabilities(self) -> llm_engine.EngineCapabilities:
         return llm_engine.EngineCapabilities()
+
+
+@pytest.mark.parametrize("is_over_tcp", [True, False], ids=["tcp", "unix"])
+async def test_for_other_nodes_it_asks_for_the_secret_on_all_paths(
+    tmp_path: Path, is_over_tcp: bool
+) -> None:
+    address = model.ServerAddress("tiny/0", str(tmp_path), host="127.0.0.1", secret="s" * 43)
+    order = llm_engine.EngineOrder(SPEC, "/m")
+    server = llm_server.LlmServer(address, order, fake_engine.FakeEngine)
+    endpoint = await server.start()
+    transport = httpx.AsyncHTTPTransport(uds=None if is_over_tcp else endpoint.socket_path)
+    url = f"http://{endpoint.host}:{endpoint.port}"
+    try:
+        async with httpx.AsyncClient(base_url=url, transport=transport) as client:
+            for path in ("/healthz", "/health", "/metrics", "/v1/models", "/nothing"):
+                assert (await client.get(path)).status_code == 401
+            assert (await ask(client)).status_code == 401
+            client.headers["x-mesh-secret"] = address.secret
+            assert (await ask(client)).status_code == 200
+    finally:
+        await server.stop()
+
+
+async def test_without_other_nodes_it_has_no_port(tmp_path: Path) -> None:
+    server = server_of(fake_engine.FakeEngine(), tmp_path)
+    endpoint = await server.start()
+    assert (endpoint.host, endpoint.port) == ("", 0)
+    await server.stop()
 
 
 async def test_adapters_are_refused_for_an_engine_without(tmp_path: Path) -> None:

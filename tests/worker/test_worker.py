@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from meshserve.core.values import catalog, catalog_sync, model
@@ -23,7 +24,7 @@ def sockets() -> str:
     return Path("/proc/net/unix").read_text()
 
 
-async def test_it_listens_on_a_socket_and_a_port(pool_worker: worker.PoolWorker) -> None:
+async def test_it_listens_on_a_socket(pool_worker: worker.PoolWorker) -> None:
     report = pool_worker.report()
     assert (report.worker_id, report.pid, report.state, report.budget) == (
         "pool-0",
@@ -34,10 +35,32 @@ async def test_it_listens_on_a_socket_and_a_port(pool_worker: worker.PoolWorker)
     assert pool_worker.address.socket_path in sockets()
 
 
-async def test_the_port_is_served_too(tmp_path: Path, storage: helpers.FakeStorage) -> None:
-    short = worker.PoolWorker(model.ServerAddress("w", str(tmp_path)), helpers.settings(), storage)
+async def test_a_worker_that_no_other_node_asks_has_no_port(
+    tmp_path: Path, storage: helpers.FakeStorage
+) -> None:
+    address = model.ServerAddress("w", str(tmp_path))
+    alone = worker.PoolWorker(address, helpers.settings(), storage)
+    before = psutil.Process().net_connections("tcp")
+    endpoint = await alone.start()
+    assert (endpoint.host, endpoint.port) == ("", 0)
+    assert psutil.Process().net_connections("tcp") == before
+    await alone.stop()
+
+
+@pytest.mark.parametrize("is_over_tcp", [True, False], ids=["tcp", "unix"])
+async def test_for_other_nodes_it_listens_on_a_port_and_asks_for_the_secret(
+    tmp_path: Path, storage: helpers.FakeStorage, is_over_tcp: bool
+) -> None:
+    address = model.ServerAddress("w", str(tmp_path), host="127.0.0.1", secret="s" * 43)
+    assert "sss" not in repr(address)
+    short = worker.PoolWorker(address, helpers.settings(), storage)
     endpoint = await short.start()
-    async with httpx.AsyncClient(base_url=f"http://{endpoint.host}:{endpoint.port}") as client:
+    transport = httpx.AsyncHTTPTransport(uds=None if is_over_tcp else endpoint.socket_path)
+    url = f"http://{endpoint.host}:{endpoint.port}"
+    async with httpx.AsyncClient(base_url=url, transport=transport) as client:
+        for path in ("/healthz", "/metrics", "/v2/models/doubled"):
+            assert (await client.get(path)).status_code == 401
+        client.headers["x-mesh-secret"] = address.secret
         assert (await client.get("/healthz")).status_code == 503
         short.apply(catalog_sync.SyncStep(1, (), is_first=True, is_last=True))
         assert (await client.get("/healthz")).status_code == 200

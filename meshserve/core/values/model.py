@@ -200,7 +200,10 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a server listens: on `socket_path` for peers of its node, else on `host` and `port`."""
+    """Where a server listens: on `socket_path` for peers of its node, else on `host` and `port`.
+
+    A server that no other node asks has no port: its host is "" and its port is 0.
+    """
 
     node: str
     host: str
@@ -212,13 +215,15 @@ class Endpoint:
 class ServerAddress:
     """The id, node and run folder of a worker or an LLM replica, before it listens.
 
-    `run_dir` is the folder for its socket, on its own node only; other nodes connect to `host`.
+    `run_dir` is the folder for its socket, on its own node only. Other nodes connect to `host`; ""
+    means that there are none. All requests must bring the `secret`, if there is one.
     """
 
     id: str
     run_dir: str
     node: str = "local"
-    host: str = "127.0.0.1"
+    host: str = ""
+    secret: str = field(default="", repr=False)
 
     @property
     def socket_path(self) -> str:

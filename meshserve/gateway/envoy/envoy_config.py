@@ -7,7 +7,14 @@ import json
 from collections.abc import Sequence
 
 from meshserve.core.values import snapshots
-from meshserve.gateway.envoy import Json, clusters, gateway_paths, listener, routes
+from meshserve.gateway.envoy import (
+    Json,
+    clusters,
+    gateway_paths,
+    listener,
+    routes,
+    upstream_secret,
+)
 
 BOOTSTRAP = "bootstrap.json"
 CLUSTERS = "cds.json"
@@ -20,10 +27,11 @@ CONNECTIONS: Json = {
 }
 
 
-def files(snap: snapshots.GatewaySnapshot, run_dir: str) -> dict[str, str]:
+def files(snap: snapshots.GatewaySnapshot, run_dir: str, secret: str = "") -> dict[str, str]:
     """Return the text of each file by its name, in the order in which they must be written.
 
-    A resource comes before the ones that name it.
+    A resource comes before the ones that name it. Envoy sends `secret` to the mesh's servers, if
+    they ask for one.
     """
     layout = gateway_paths.GatewayPaths(run_dir)
     members = {
@@ -32,7 +40,7 @@ def files(snap: snapshots.GatewaySnapshot, run_dir: str) -> dict[str, str]:
     }
     return {
         **members,
-        CLUSTERS: _discovery(clusters.clusters(snap, layout)),
+        CLUSTERS: _discovery(upstream_secret.add(clusters.clusters(snap, layout), secret)),
         ROUTES: _discovery([routes.table(snap)]),
         LISTENERS: _discovery([listener.listener(snap, layout)]),
         BOOTSTRAP: json.dumps(_bootstrap(snap, layout)),

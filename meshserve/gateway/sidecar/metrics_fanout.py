@@ -11,7 +11,7 @@ import httpx
 from meshserve.core.values import model, snapshots
 from meshserve.gateway.envoy import envoy_admin
 from meshserve.gateway.sidecar import metrics_merge
-from meshserve.protocol import paths
+from meshserve.protocol import mesh_secret, paths
 
 TIMEOUT_S = 2.0
 GATEWAY = "gateway"
@@ -25,8 +25,10 @@ FAILURES_HELP = (
 class MetricsFanout:
     """Collects the pages of all processes, and counts how often each process did not answer."""
 
-    def __init__(self, envoy: envoy_admin.EnvoyAdmin) -> None:
+    def __init__(self, envoy: envoy_admin.EnvoyAdmin, secret: str = "") -> None:
+        """`secret` is sent to all processes but Envoy, if they ask for one."""
         self._envoy = envoy
+        self._headers = mesh_secret.to_send(secret)
         self._failures: Counter[str] = Counter()
 
     async def page(self, snap: snapshots.GatewaySnapshot) -> str:
@@ -47,7 +49,7 @@ class MetricsFanout:
 
     async def _page(self, name: str, endpoint: model.Endpoint, node: str) -> str:
         try:
-            return await _fetch(endpoint, node)
+            return await _fetch(endpoint, node, self._headers)
         except httpx.HTTPError:
             self._failures[name] += 1
             return ""
@@ -81,12 +83,13 @@ def _replica_labels(snap: snapshots.GatewaySnapshot) -> dict[str, dict[str, str]
     }
 
 
-async def _fetch(endpoint: model.Endpoint, node: str) -> str:
+async def _fetch(endpoint: model.Endpoint, node: str, headers: Mapping[str, str]) -> str:
     is_on_node = bool(endpoint.socket_path) and endpoint.node == node
     socket_path = endpoint.socket_path if is_on_node else None
+    host = "localhost" if is_on_node else f"{endpoint.host}:{endpoint.port}"
     # The connection has no TLS. By default httpx would load certificates, which takes longer than
     # the request.
     transport = httpx.AsyncHTTPTransport(uds=socket_path, verify=False)
     async with httpx.AsyncClient(transport=transport, timeout=TIMEOUT_S) as http:
-        answer = await http.get(f"http://{endpoint.host}:{endpoint.port}{paths.METRICS}")
+        answer = await http.get(f"http://{host}{paths.METRICS}", headers=headers)
         return answer.raise_for_status().text

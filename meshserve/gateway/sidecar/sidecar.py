@@ -11,10 +11,15 @@ from meshserve.protocol import asgi_server, sockets
 class Sidecar:
     """Both servers of one node's gateway."""
 
-    def __init__(self, layout: gateway_paths.GatewayPaths, envoy: envoy_admin.EnvoyAdmin) -> None:
+    def __init__(
+        self,
+        layout: gateway_paths.GatewayPaths,
+        envoy: envoy_admin.EnvoyAdmin,
+        secret: str = "",
+    ) -> None:
         self._layout = layout
         self._is_draining = False
-        self._fanout = metrics_fanout.MetricsFanout(envoy)
+        self._fanout = metrics_fanout.MetricsFanout(envoy, secret)
         self._snapshot: snapshots.GatewaySnapshot | None = None
         self._grpc: sidecar_grpc.SidecarGrpc | None = None
         self._http: asgi_server.RunningServer | None = None
