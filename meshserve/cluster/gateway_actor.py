@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from meshserve import errors
@@ -34,6 +35,11 @@ class GatewayActor:
             await _raising_unavailable(self._gateway.start(snap))
             self._is_started = True
         return self._gateway.report(self._node)
+
+    async def live(self) -> None:
+        """Never return: the pending call fails at the caller as soon as this process ends."""
+        # Ray gives no other event for the end of an actor.
+        await asyncio.Event().wait()
 
     @actor_process.errors_as_values
     async def apply(self, snap: snapshots.GatewaySnapshot) -> None:

@@ -122,6 +122,9 @@ class NamedActors:
         except errors.Unavailable as error:
             return error.message
         except exceptions.RayError as error:
+            # A new actor of this name has a new handle.
+            if self._handles.get(name) is handle:
+                del self._handles[name]
             return one_line(error)
         return str(reason) if reason else "it ended"
 

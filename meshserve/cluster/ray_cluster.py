@@ -160,7 +160,9 @@ class RayCluster:
     ) -> reports.GatewayReport:
         """Start the node's gateway, or configure the one that runs; return once it serves."""
         name = GATEWAY + node
-        if not await self._actors.exists(name):
+        if not await self._answers(name):
+            # One that is stuck is replaced; its Envoy goes on under the next one.
+            await self._actors.remove(name)
             options = {
                 "num_cpus": 0,
                 "scheduling_strategy": named_actors.on_node(node),
@@ -170,6 +172,13 @@ class RayCluster:
             await self._actors.create(name, gateway_actor.GatewayActor, options, *arguments)
         return await self._actors.call(name, "start", snap, timeout_s=START_S)
 
+    async def _answers(self, name: str) -> bool:
+        try:
+            await self._actors.call(name, "report")
+        except errors.Unavailable:
+            return False
+        return True
+
     async def configure_gateway(self, node: str, snap: snapshots.GatewaySnapshot) -> None:
         """Have the node's gateway route by this snapshot; return once it does."""
         await self._actors.call(GATEWAY + node, "apply", snap, timeout_s=START_S)
@@ -177,6 +186,10 @@ class RayCluster:
     async def stop_gateway(self, node: str) -> None:
         """Let the gateway answer what it accepted, then end it."""
         await self._actors.stop(GATEWAY + node, STOP_S)
+
+    async def wait_until_gateway_lost(self, node: str) -> str:
+        """Return the reason once the gateway's process has ended; at once if it does not exist."""
+        return await self._actors.wait_until_ended(GATEWAY + node)
 
     async def gateway_report(self, node: str) -> reports.GatewayReport:
         """Return the gateway's present state."""

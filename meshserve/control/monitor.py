@@ -55,7 +55,7 @@ class Monitor:
             case "worker":
                 watchers = [self._poll_worker(id_, pid), self._wait_for_worker_end(id_, pid)]
             case "gateway":
-                watchers = [self._poll_gateway(id_)]
+                watchers = [self._poll_gateway(id_), self._wait_for_gateway_end(id_)]
             case "replica":
                 watchers = [self._poll_replica(id_, pid), self._wait_for_replica_end(id_, pid)]
             case _:
@@ -77,6 +77,10 @@ class Monitor:
     async def _wait_for_worker_end(self, worker_id: str, pid: int) -> None:
         reason = await self._cluster.wait_until_lost(worker_id)
         self._post(events.WorkerLost(worker_id, reason, pid))
+
+    async def _wait_for_gateway_end(self, node: str) -> None:
+        reason = await self._cluster.wait_until_gateway_lost(node)
+        self._post(gateway_events.GatewayLost(node, reason))
 
     async def _wait_for_replica_end(self, replica_id: str, pid: int) -> None:
         reason = await self._cluster.wait_until_replica_lost(replica_id)

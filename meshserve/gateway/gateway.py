@@ -16,14 +16,25 @@ Change = tuple[snapshots.GatewaySnapshot, asyncio.Future[None]]
 class NodeGateway:
     """The gateway whose files are below `run_dir`.
 
-    It belongs to one event loop. When the loop's thread ends, the kernel kills Envoy.
+    It belongs to one event loop. Envoy outlives it, and goes on under the next gateway of the same
+    folder; it ends with the process `guardian_pid`.
     """
 
-    def __init__(self, run_dir: str, envoy_concurrency: int = 1, secret: str = "") -> None:
-        """`secret` is sent to the servers of the mesh, if they ask for one."""
+    def __init__(
+        self,
+        run_dir: str,
+        envoy_concurrency: int = 1,
+        *,
+        guardian_pid: int | None = None,
+        secret: str = "",
+    ) -> None:
+        """`secret` is sent to the servers of the mesh, if they ask for one.
+
+        Without a guardian Envoy ends with this process.
+        """
         self._secret = secret
         self._layout = gateway_paths.GatewayPaths(run_dir)
-        self._envoy = envoy_process.EnvoyProcess(self._layout, envoy_concurrency)
+        self._envoy = envoy_process.EnvoyProcess(self._layout, envoy_concurrency, guardian_pid)
         self._sidecar = sidecar.Sidecar(self._layout, self._envoy.admin, secret)
         self._state = "stopped"
         self._listen = ""
@@ -35,19 +46,30 @@ class NodeGateway:
 
         Raises EnvoyFailed, or OSError if the address is taken; then nothing is left running.
         """
-        listener.check_is_free(snap.listen)
+        is_running = await self._envoy.find()
+        if not is_running:
+            listener.check_is_free(snap.listen)
         self._state, self._listen = "starting", snap.listen
-        self._layout.make_folders()
-        self._layout.remove_sockets()
         try:
-            # The sidecar first, because Envoy's clusters lead to its sockets.
-            await self._sidecar.start(snap)
-            await self._envoy.start(self._files(snap))
+            await self._start_parts(snap, is_running=is_running)
         except BaseException:
             await self.stop()
             raise
         self._follower = tasks.spawn(self._follow(), "gateway-follow")
         self._state = "ready"
+
+    async def _start_parts(self, snap: snapshots.GatewaySnapshot, *, is_running: bool) -> None:
+        files = self._files(snap)
+        if not is_running:
+            self._layout.make_folders()
+            self._layout.remove_sockets()
+        # The sidecar first, because Envoy's clusters lead to its sockets.
+        await self._sidecar.start(snap)
+        if is_running:
+            await self._envoy.apply(files)
+        else:
+            await self._envoy.start(files)
+        self._envoy.hold(snap.listen)
 
     async def apply(self, snap: snapshots.GatewaySnapshot) -> None:
         """Serve by this snapshot from now on. Snapshots are applied one by one, in order of calls.
@@ -115,5 +137,6 @@ class NodeGateway:
     async def _change(self, snap: snapshots.GatewaySnapshot) -> None:
         # Envoy first: if it refuses the snapshot, the sidecar stays with the one before as well.
         await self._envoy.apply(self._files(snap))
+        self._envoy.hold(snap.listen)
         await self._sidecar.follow(snap)
         self._listen = snap.listen

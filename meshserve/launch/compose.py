@@ -55,7 +55,9 @@ def build_worker(
 def build_gateway(logs_dir: str, secret: str, run_dir: str) -> gateway.NodeGateway:
     """Build the gateway of one node, which sends the mesh's secret to all servers of the mesh."""
     _begin_process(logs_dir, "gateway")
-    return gateway.NodeGateway(run_dir, secret=secret)
+    # The raylet, which is the parent of all actors: Envoy serves on without the gateway's process,
+    # but not without the node's.
+    return gateway.NodeGateway(run_dir, guardian_pid=os.getppid(), secret=secret)
 
 
 async def build_llm_server(

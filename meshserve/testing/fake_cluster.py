@@ -131,6 +131,7 @@ class FakeCluster(fake_replicas.FakeReplicas):
     ) -> None:
         self.workers: dict[str, FakeWorker] = {}
         self.gateways: dict[str, snapshots.GatewaySnapshot] = {}
+        self.gateway_ends: dict[str, asyncio.Future[str]] = {}
         self.node_names = nodes
         self.failing_starts: Counter[str] = Counter()
         self.failing_loads: dict[str, str] = {}
@@ -255,7 +256,21 @@ class FakeCluster(fake_replicas.FakeReplicas):
     async def stop_gateway(self, node: str) -> None:
         """End a gateway."""
         self.calls.append(f"stop gateway {node}")
+        self.kill_gateway(node, "it was stopped")
+
+    def kill_gateway(self, node: str, reason: str = "it was killed") -> None:
+        """End a gateway's process as SIGKILL does."""
         self.gateways.pop(node, None)
+        ended = self.gateway_ends.pop(node, None)
+        if ended is not None and not ended.done():
+            ended.set_result(reason)
+
+    async def wait_until_gateway_lost(self, node: str) -> str:
+        """Return the reason once the gateway has ended."""
+        if node not in self.gateways:
+            return "there is none"
+        future = asyncio.get_running_loop().create_future
+        return await asyncio.shield(self.gateway_ends.setdefault(node, future()))
 
     async def gateway_report(self, node: str) -> reports.GatewayReport:
         """Return the gateway's report. Raises Unavailable without a gateway."""

@@ -202,7 +202,15 @@ class ClusterContract:
         assert (again.pid, again.envoy_pid) == (started.pid, started.envoy_pid)
         await stage.cluster.configure_gateway(node, snap)
         assert (await stage.cluster.gateway_report(node)).state == "ready"
+        lost = tasks.spawn(
+            stage.cluster.wait_until_gateway_lost(node), "wait until lost", is_awaited=True
+        )
+        await asyncio.sleep(0.05)
+        assert not lost.done()
         await stage.cluster.stop_gateway(node)
+        async with asyncio.timeout(WAIT_S):
+            assert await lost
+            assert await stage.cluster.wait_until_gateway_lost(node)
         with pytest.raises(errors.Unavailable):
             await stage.cluster.gateway_report(node)
         await stage.cluster.stop_gateway(node)

@@ -107,6 +107,15 @@ async def test_an_unwatched_worker_is_not_polled(stage: Stage) -> None:
     assert stage.host.events == []
 
 
+async def test_a_gateway_that_ends_is_noticed_at_once(stage: Stage) -> None:
+    await stage.cluster.start_gateway("n1", snapshots.GatewaySnapshot("", "n1", {}))
+    stage.monitor.watch("gateway", "n1", 0)
+    await stage.clock.advance(0.1)
+    stage.cluster.kill_gateway("n1", "signal 9")
+    await stage.clock.advance(0.1)
+    assert stage.host.events[-1] == gateway_events.GatewayLost("n1", "signal 9")
+
+
 async def test_a_gateway_is_polled_and_its_loss_noticed(stage: Stage) -> None:
     await stage.cluster.start_gateway("n1", snapshots.GatewaySnapshot("", "n1", {}))
     stage.monitor.watch("gateway", "n1", 0)

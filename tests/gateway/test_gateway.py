@@ -132,3 +132,23 @@ async def test_changes_may_come_all_at_once(mesh: conftest.Mesh) -> None:
     await asyncio.gather(*(mesh.gateway.apply(snap) for snap in snaps))
     assert (await mesh.call(first_field(b"model-9")))["by"] == "big-0"
     assert (await mesh.call(first_field(b"huge")))["by"].startswith("default")
+
+
+async def test_a_gateway_takes_over_the_envoy_that_a_killed_one_left(mesh: conftest.Mesh) -> None:
+    pid = mesh.gateway.report("n1").envoy_pid
+    successor = gateway.NodeGateway(mesh.run_dir)
+    await successor.start(replace(mesh.snapshot, routes={"iris": "big"}))
+    assert (await mesh.call(first_field(b"iris")))["by"] == "big-0"
+    assert (await mesh.http.get("/healthz")).status_code == 200
+    assert (successor.report("n1").envoy_pid, successor.report("n1").state) == (pid, "ready")
+    await successor.stop()
+
+
+async def test_no_gateway_takes_over_what_it_cannot_configure(mesh: conftest.Mesh) -> None:
+    successor = gateway.NodeGateway(mesh.run_dir)
+    with pytest.raises(envoy_process.EnvoyFailed, match="cannot bind"):
+        await successor.start(replace(mesh.snapshot, listen="192.0.2.1:80"))
+    assert successor.report("n1").state == "stopped"
+    await successor.start(mesh.snapshot)
+    assert (await mesh.http.get("/healthz")).status_code == 200
+    await successor.stop()

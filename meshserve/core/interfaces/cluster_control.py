@@ -121,6 +121,10 @@ class GatewayControl(Protocol):
         """Let the gateway answer its requests, then end it. Does nothing if it does not run."""
         ...
 
+    async def wait_until_gateway_lost(self, node: str) -> str:
+        """Return the reason once the gateway's process has ended; at once if it does not run."""
+        ...
+
     async def gateway_report(self, node: str) -> reports.GatewayReport:
         """Return the gateway's report."""
         ...

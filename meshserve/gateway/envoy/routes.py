@@ -49,10 +49,12 @@ PREDICTION_RETRIES: Json = {
     # Each attempt takes the next point of the ring, which may be of the same worker.
     "host_selection_retry_max_attempts": 32,
 }
-# A command is tried again only if it certainly did not arrive.
+# A command is tried again only if it certainly did not arrive. The pauses are half of
+# `max_interval` on average: about 9 s in all, in which a killed controller or sidecar is back on a
+# busy machine too.
 COMMAND_RETRIES: Json = {
     "retry_on": "connect-failure,refused-stream",
-    "num_retries": 6,
+    "num_retries": 20,
     "retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"},
 }
 

@@ -24,6 +24,11 @@ class ConfigFolder:
                 self._replace(name, text)
         self.files = dict(files)
 
+    def read(self) -> None:
+        """Take the files that an earlier gateway has written as those that Envoy works by."""
+        entries = Path(self._layout.config_dir).glob("[!.]*")
+        self.files = {entry.name: entry.read_text(encoding="utf-8") for entry in entries}
+
     def versions(self) -> dict[str, str]:
         """Return the value of each of Envoy's statistics once it works by these files."""
         return {

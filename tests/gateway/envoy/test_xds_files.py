@@ -82,6 +82,15 @@ def test_versions_are_those_of_the_files(layout: gateway_paths.GatewayPaths) -> 
     }
 
 
+def test_the_files_of_an_earlier_gateway_are_known(layout: gateway_paths.GatewayPaths) -> None:
+    files = envoy_config.files(SNAPSHOT, layout.run_dir)
+    xds_files.ConfigFolder(layout).write(files)
+    Path(layout.config(".lds.json")).write_text("half")
+    folder = xds_files.ConfigFolder(layout)
+    folder.read()
+    assert folder.files == files
+
+
 def test_a_removed_folder_leaves_nothing(
     tmp_path: Path, layout: gateway_paths.GatewayPaths
 ) -> None:
