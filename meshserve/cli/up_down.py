@@ -56,7 +56,7 @@ def up(
         _apply(running, settings, out)
     elif is_detached:
         with out.status("starting …"):
-            endpoint = detach.start(str(file), address)
+            endpoint = detach.start(settings, str(file), address)
         _print_ready(out, endpoint, settings, f"`{_down_command(settings)}` drains and ends it.")
     else:
         _serve(settings, file, address, is_verbose)

@@ -13,12 +13,12 @@ from meshserve.launch import lifecycle, mesh_file, state_lock
 POLL_S = 0.1
 
 
-def start(config_path: str, address: str | None) -> str:
+def start(settings: config.Config, config_path: str, address: str | None) -> str:
     """Start a mesh detached from this process; return its endpoint once it is ready.
 
-    Raises Unavailable with the output of the start if it failed.
+    `settings` were read from `config_path`. Raises Unavailable with the output of the start if it
+    failed.
     """
-    settings = config.load(config_path)
     if address is not None:
         # Its processes belong to the cluster that it joined: none of ours has to stay.
         mesh = lifecycle.up(settings, config_path, address, lambda _: None)

@@ -52,7 +52,7 @@ class FakeLaunch:
         report(start_status.StartProgress("ray", 1, 1, "started"))
         return self
 
-    def start(self, config_path: Any, address: Any) -> Any:
+    def start(self, _settings: Any, config_path: Any, address: Any) -> Any:
         self.calls.append(("detach", config_path, address))
         return self.endpoint
 

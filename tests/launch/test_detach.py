@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meshserve import errors
+from meshserve import config, errors
 from meshserve.launch import detach
 
 READY = """#!/bin/sh
@@ -37,7 +37,7 @@ def test_start_returns_the_endpoint_that_the_new_process_wrote(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config_path = use_program(monkeypatch, tmp_path, READY)
-    assert detach.start(config_path, None) == "http://h:1"
+    assert detach.start(config.load(config_path), config_path, None) == "http://h:1"
 
 
 def test_a_failed_start_raises_the_output_of_the_new_process(
@@ -45,4 +45,4 @@ def test_a_failed_start_raises_the_output_of_the_new_process(
 ) -> None:
     config_path = use_program(monkeypatch, tmp_path, FAILED)
     with pytest.raises(errors.Unavailable, match="did not start:\nport 8080 is in use"):
-        detach.start(config_path, None)
+        detach.start(config.load(config_path), config_path, None)

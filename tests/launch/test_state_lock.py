@@ -18,6 +18,12 @@ with state_lock.held(pathlib.Path(sys.argv[1])):
     sys.stdin.read()
 """
 
+FIND = """
+import pathlib, sys
+from meshserve.launch import state_lock
+print(state_lock.find_holder(pathlib.Path(sys.argv[1])))
+"""
+
 
 def begin_holder(state_dir: Path) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
@@ -68,3 +74,26 @@ def test_a_directory_that_cannot_be_made_is_the_users_mistake(tmp_path: Path) ->
     refused = pytest.raises(errors.ConfigInvalid, match=r"state_dir: .*file/a can't be written to")
     with refused, state_lock.held(tmp_path / "file" / "a"):
         raise AssertionError("a file became a folder")
+
+
+def test_the_holder_is_told_at_any_moment_of_its_life(tmp_path: Path) -> None:
+    (tmp_path / state_lock.NAME).write_text("4194999")
+    with begin_holder(tmp_path) as process:
+        # The number of an earlier holder in the file means nothing.
+        assert state_lock.find_holder(tmp_path) == process.pid
+        process.kill()
+    assert state_lock.find_holder(tmp_path) is None
+
+
+def test_one_process_does_not_hold_it_twice_or_lose_it(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    with state_lock.held(tmp_path):
+        taken = pytest.raises(errors.Unavailable, match=rf"process {os.getpid()} runs a mesh")
+        with taken, state_lock.held(link):
+            raise AssertionError("held twice")
+        assert state_lock.find_holder(link) == os.getpid()
+        command = [sys.executable, "-c", FIND, str(tmp_path)]
+        assert int(subprocess.check_output(command)) == os.getpid()
+    with state_lock.held(link):
+        pass

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from meshserve.core.values import containment
+from meshserve.storage import file_lock
 from meshserve.worker.models import run_journal
 
 # The words of Python's faulthandler, at the begin of its note (Modules/faulthandler.c).
@@ -63,7 +64,7 @@ class DeadWorkers:
         except FileNotFoundError:
             return None
         try:
-            if run_journal.is_locked(descriptor):
+            if file_lock.find_holder(descriptor) is not None:
                 return None
             slots = os.pread(descriptor, run_journal.SLOTS * run_journal.SLOT_BYTES, 0)
         finally:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import fcntl
 import logging
 import mmap
 import os
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import xxhash
+
+from meshserve.storage import file_lock
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +37,6 @@ SLOTS = 256
 
 STALE_S = 3600.0
 """The age at which a folder without a living worker is removed: its mesh was killed as a whole."""
-
-# `struct flock` of 64-bit Linux: type, origin, start, length, pid (man 2 fcntl).
-_FLOCK = struct.Struct("hhqqi4x")
-_ANY_HOLDER = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 _put_key = struct.Struct(f"{SLOT_BYTES}s").pack_into
 
@@ -78,7 +75,7 @@ def _is_living(path: Path) -> bool:
     if f".{os.getpid()}." in path.name:
         return True
     with path.open("r+b") as journal:
-        return is_locked(journal.fileno())
+        return file_lock.find_holder(journal.fileno()) is not None
 
 
 class RunJournal:
@@ -109,7 +106,7 @@ class RunJournal:
         """Move the slots into the file. Raises OSError."""
         self._file = _create(path)
         # Locked while it is empty: others take a file with slots but no lock for a dead one's.
-        fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file_lock.take(self._file.fileno())
         # Not only made longer: if there were no room, a note would end the process by SIGBUS.
         os.posix_fallocate(self._file.fileno(), 0, SLOTS * SLOT_BYTES)
         self._slots = mmap.mmap(self._file.fileno(), SLOTS * SLOT_BYTES)
@@ -169,12 +166,6 @@ def _create(path: Path) -> BinaryIO:
     """Create the file, for this user alone; the processes that this one starts do not get it."""
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     return os.fdopen(os.open(path, flags, 0o600), "w+b")
-
-
-def is_locked(fd: int) -> bool:
-    """Return whether another process has a lock on the file."""
-    answer = fcntl.fcntl(fd, fcntl.F_GETLK, _ANY_HOLDER)
-    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
 def running_keys(slots: bytes) -> frozenset[str]:
