@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -62,6 +63,18 @@ def first_field(name: bytes, number: int = 1) -> bytes:
         length += bytes([size % 128 + 128])
         size //= 128
     return bytes([number * 8 + 2]) + length + bytes([size]) + name
+
+
+def keeper_pid(run_dir: str) -> int:
+    """Return the process of the keeper of Envoy in this folder, 0 if there is none."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes()
+        except OSError:
+            continue
+        if b"envoy_keeper.main" in words and run_dir.encode() in words:
+            return int(path.parent.name)
+    return 0
 
 
 @pytest.fixture

@@ -21,21 +21,10 @@ from meshserve.gateway.envoy import (
     gateway_paths,
 )
 from tests import support
+from tests.gateway import conftest
 from tests.gateway.envoy import test_envoy_process as processes
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
-
-
-def keeper_pid(run_dir: str) -> int:
-    """The process with the run folder in its arguments that is no Envoy."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes()
-        except OSError:
-            continue
-        if b"envoy_keeper.main" in words and run_dir.encode() in words:
-            return int(path.parent.name)
-    return 0
 
 
 def sleeping() -> subprocess.Popen[bytes]:
@@ -76,10 +65,10 @@ async def test_a_killed_keeper_takes_envoy_along_and_both_come_back(
     running: tuple[envoy_process.EnvoyProcess, str], run_dir: str
 ) -> None:
     envoy, listen = running
-    envoy_pid, first = envoy.pid, keeper_pid(run_dir)
+    envoy_pid, first = envoy.pid, conftest.keeper_pid(run_dir)
     os.kill(first, signal.SIGKILL)
     await support.wait_until_async(lambda: not processes.is_alive(envoy_pid), 60, "Envoy ends")
-    await support.wait_until_async(lambda: keeper_pid(run_dir), 60, "another keeper")
+    await support.wait_until_async(lambda: conftest.keeper_pid(run_dir), 60, "another keeper")
     await until_serving(listen)
     assert envoy.pid not in (None, envoy_pid)
 
@@ -127,7 +116,9 @@ async def test_the_next_gateway_takes_envoy_over(
     assert await processes.status(snap.listen) == 404
     assert await processes.status(listen) == 0
     await second.stop()
-    await support.wait_until_async(lambda: not keeper_pid(run_dir), 60, "the keeper has ended")
+    await support.wait_until_async(
+        lambda: not conftest.keeper_pid(run_dir), 60, "the keeper has ended"
+    )
 
 
 async def test_there_is_no_envoy_to_take_over_where_none_was(run_dir: str) -> None:
@@ -165,7 +156,9 @@ async def test_envoy_ends_with_the_guardian(run_dir: str) -> None:
         pid = envoy.pid
         guardian.kill()
     await support.wait_until_async(lambda: not processes.is_alive(pid), 60, "Envoy has ended")
-    await support.wait_until_async(lambda: not keeper_pid(run_dir), 60, "the keeper has ended")
+    await support.wait_until_async(
+        lambda: not conftest.keeper_pid(run_dir), 60, "the keeper has ended"
+    )
     await envoy.stop()
 
 

@@ -179,6 +179,9 @@ async def test_envoy_does_not_outlive_its_parent(run_dir: str) -> None:
     parent.kill()
     await parent.wait()
     await support.wait_until_async(lambda: not is_alive(envoy_pid), what="Envoy is gone")
+    await support.wait_until_async(
+        lambda: not conftest.keeper_pid(run_dir), 60, "the keeper is gone"
+    )
 
 
 async def test_a_second_gateway_may_not_share_the_port(mesh: conftest.Mesh, run_dir: str) -> None:
