@@ -211,14 +211,14 @@ def _array(
 def check_inputs(call: InferCall, signature: model.Signature) -> dict[str, np.ndarray]:
     """Return the inputs by name, with the signature's datatypes, ranks and fixed dimensions.
 
-    Those for an open signature are returned as they came. Raises InvalidRequest, with the wrong
-    input or output and what would be right.
+    Those for a signature with open inputs are returned as they came. Raises InvalidRequest, with
+    the wrong input or output and what would be right.
     """
     if call.outputs:
         _check_outputs(call.outputs, signature)
     inputs: dict[str, np.ndarray] = {}
     given = call.inputs
-    if signature.table is not None or signature.is_open:
+    if signature.table is not None or signature.is_open or signature.has_open_inputs:
         return _loose_inputs(given, signature)
     for spec in signature.inputs:
         tensor = given.get(spec.name)
@@ -247,6 +247,10 @@ def _loose_inputs(
 ) -> dict[str, np.ndarray]:
     if signature.table is not None:
         return table_inputs.to_inputs(given, signature, signature.table)
+    if signature.has_open_inputs:
+        for name, tensor in given.items():
+            if tensor.datatype.startswith(tensors.MISFIT):
+                raise tensors.refusal(name, "BYTES", tensor)
     return {name: table_inputs.as_it_came(tensor) for name, tensor in given.items()}
 
 
@@ -291,9 +295,11 @@ def _unknown(what: str, names: Sequence[str], known: Sequence[str]) -> errors.In
 
 
 def _check_outputs(outputs: tuple[str, ...], signature: model.Signature) -> None:
+    if signature.is_open or signature.has_open_outputs:
+        return
     known = [spec.name for spec in signature.outputs]
     unknown = [name for name in outputs if name not in known]
-    if unknown and known and not signature.is_open:
+    if unknown and known:
         raise _unknown("output", unknown, known)
 
 
@@ -306,7 +312,8 @@ def row_count(inputs: Mapping[str, np.ndarray], signature: model.Signature) -> i
         return 1
     rows = -1
     for array in inputs.values():
-        size = array.shape[0]
+        # Only open inputs may be numbers, which have no rows.
+        size = array.shape[0] if array.shape else 0
         if size != rows:
             if rows >= 0:
                 return 0

@@ -127,6 +127,20 @@ def to_array(values: Any, datatype: str, name: str) -> np.ndarray:
     return _convert(elements, datatype, name).reshape(shape)
 
 
+def natural_datatype(values: Any, name: str, floats: str) -> str:
+    """Return the datatype that nested values have by themselves; `floats` is that of fractions.
+
+    Whole numbers are INT64, null is a number. Raises InvalidRequest for values of several kinds.
+    """
+    kinds = {type(value) for value in _innermost(values)}
+    for datatype, taken in (("BYTES", {str, dict}), ("BOOL", {bool}), ("INT64", {int})):
+        if kinds and kinds <= taken:
+            return datatype
+    if kinds <= {int, float, type(None)}:
+        return floats
+    raise errors.InvalidRequest(f"input {name!r} must hold numbers, texts or booleans alone")
+
+
 def to_flat_array(values: Any, datatype: str, name: str) -> np.ndarray:
     """Return the innermost values in their order, however they are nested, in one dimension.
 

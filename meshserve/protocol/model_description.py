@@ -122,7 +122,8 @@ def _add_tensors(tensors: Any, specs: Sequence[model.TensorSpec], skipped: int) 
 
 
 def _triton_type(datatype: str) -> Any:
-    return config_pb.DataType.Value(TRITON_TYPES.get(datatype, f"TYPE_{datatype}"))
+    name = TRITON_TYPES.get(datatype, f"TYPE_{datatype}") if datatype else "TYPE_INVALID"
+    return config_pb.DataType.Value(name)
 
 
 def config_json(description: ServedModel) -> dict[str, Any]:

@@ -132,6 +132,10 @@ def decode_raw_binary(body: bytes, signature: model.Signature) -> RestCall:
             f"{len(signature.inputs)} inputs in the model"
         )
     (spec,) = signature.inputs
+    if signature.has_open_inputs:
+        raise errors.InvalidRequest(
+            "the model does not declare its inputs, whose datatypes a raw request does not say"
+        )
     shape = list(spec.shape)
     if signature.has_batch_dimension:
         shape[0] = 1

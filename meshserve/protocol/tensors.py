@@ -76,12 +76,20 @@ def dtype(datatype: str) -> np.dtype[np.generic]:
 def answered(signature: model.Signature, outputs: Mapping[str, np.ndarray]) -> model.Signature:
     """Return the signature of an answer of any shapes.
 
-    An open one has the answer's own outputs, and so has one whose outputs are not known yet.
-
+    One with open outputs has the answer's own, if it has not their names and datatypes already.
     Raises ModelRaised for an array whose dtype is no datatype's.
     """
-    is_free = signature.is_open or not signature.outputs
-    return replace(signature, outputs=specs_of(outputs)) if is_free else signature
+    is_free = signature.has_open_outputs or not signature.outputs
+    if not signature.is_open and (not is_free or _has_outputs(signature, outputs)):
+        return signature
+    return replace(signature, outputs=specs_of(outputs))
+
+
+def _has_outputs(signature: model.Signature, outputs: Mapping[str, np.ndarray]) -> bool:
+    known = {spec.name: spec.datatype for spec in signature.outputs}
+    return all(
+        name in known and array.dtype == DTYPES[known[name]] for name, array in outputs.items()
+    )
 
 
 def specs_of(arrays: Mapping[str, np.ndarray]) -> tuple[model.TensorSpec, ...]:

@@ -73,11 +73,12 @@ def _tensors(specs: Sequence[model.TensorSpec]) -> dict[str, Any]:
     return {
         spec.name: {
             "name": spec.name,
-            "dtype": DTYPES[spec.datatype],
+            "dtype": DTYPES.get(spec.datatype, "DT_INVALID"),
             "tensor_shape": {
                 # As a text, which is how protobuf's JSON writes numbers of 64 bits.
                 "dim": [{"size": str(size), "name": ""} for size in spec.shape],
-                "unknown_rank": False,
+                # Only the names of such inputs are known.
+                "unknown_rank": not spec.datatype,
             },
         }
         for spec in specs

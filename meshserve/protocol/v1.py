@@ -11,7 +11,7 @@ from typing import Any
 
 from meshserve import errors
 from meshserve.core.values import model
-from meshserve.protocol import inference, json_tensors, tensors, v1_tables
+from meshserve.protocol import inference, json_tensors, tensors, v1_open, v1_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,10 @@ def _inputs(
         return v1_tables.from_rows(instances, signature, table)
     if table is not None:
         return v1_tables.from_columns(columns, signature, table)
+    if signature.has_open_inputs:
+        if instances is not None:
+            return v1_open.from_rows(instances, signature)
+        return v1_open.from_columns(columns, signature)
     if instances is not None:
         values: dict[str, Any] = _columns(instances, signature)
     else:

@@ -32,6 +32,10 @@ _NUMBERS = (bool, int, float, np.number, np.bool_)
 _DATATYPES = {dtype: datatype for datatype, dtype in NUMPY_TYPES.items() if datatype != "BF16"}
 
 
+class NoDatatype(errors.ModelRaised):
+    """A model gave numbers of a kind that the protocol lacks, such as complex ones or dates."""
+
+
 def datatype_of(dtype: np.dtype) -> str | None:
     """Return the datatype for arrays of a dtype, texts being BYTES; None if there is none."""
     return "BYTES" if dtype.kind in "USO" else _DATATYPES.get(dtype)
@@ -52,7 +56,7 @@ def to_wire(values: object) -> np.ndarray:
     if array.dtype.kind in "USO":
         return to_bytes(array)
     if array.dtype not in _DATATYPES:
-        raise errors.ModelRaised(
+        raise NoDatatype(
             f"the model gave values of type {array.dtype}, which the protocol has no datatype for"
         )
     return array

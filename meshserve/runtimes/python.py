@@ -1,7 +1,7 @@
 """A user's own class: `model.py` with `class Model`, run only if the spec trusts its code.
 
     class Model:
-        inputs = [("features", "FP64", [-1, 10])]   # optional: or declared in the spec
+        inputs = [("features", "FP64", [-1, 10])]   # optional: or declared in the spec, or any
         outputs = [("score", "FP64", [-1])]         # optional: or found by a first prediction
         optional_inputs = ["mask"]                  # optional: what a request may leave out
         batchable = True                            # optional: rows of requests may be joined
@@ -29,6 +29,7 @@ from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
 from meshserve.runtimes import (
+    class_outputs,
     datatypes,
     files,
     mlserver_python,
@@ -52,7 +53,11 @@ LAYOUT = files.Layout(("model.py",), (".py",), lambda file: file.suffix == ".py"
 
 
 class PythonModel(model_runtime.LoadedModel):
-    """A user's object and its signature."""
+    """A user's object and its signature.
+
+    `names` are the class's own names of declared outputs. Without any it gives what outputs it
+    likes.
+    """
 
     def __init__(
         self,
@@ -69,7 +74,7 @@ class PythonModel(model_runtime.LoadedModel):
         )
         self._code = code
         self._user = user
-        self._datatypes = {spec.name: spec.datatype for spec in signature.outputs}
+        self._datatypes = {name: _datatype(signature.outputs, name) for name in names}
         self._own_names = names
 
     def predict(
@@ -77,8 +82,8 @@ class PythonModel(model_runtime.LoadedModel):
     ) -> Mapping[str, np.ndarray]:
         """Call the user's `predict`. Shapes and datatypes of inputs are the signature's.
 
-        Raises ModelRaised with file and line for what it raises, and for outputs that are missing
-        or have another datatype than the signature's.
+        Raises ModelRaised with file and line for what it raises, and for declared outputs that are
+        missing or have another datatype.
         """
         return self.predict_request(inputs, outputs, model_runtime.RequestDetails(outputs=outputs))
 
@@ -93,26 +98,28 @@ class PythonModel(model_runtime.LoadedModel):
         Shapes are the signature's. Raises as `predict`.
         """
         answer = self._call(inputs, details)
-        if not self._datatypes:
-            self._learn_outputs(answer)
-        signatures.check_requested(outputs, self._datatypes)
-        arrays = {name: self._checked(name, answer) for name in outputs or self._datatypes}
+        arrays = self._declared(answer, outputs) if self._own_names else self._open(answer, outputs)
         if isinstance(answer, model_runtime.AnswerTensors):
             return model_runtime.AnswerTensors(arrays, answer.parameters, answer.output_parameters)
         return arrays
 
-    def _learn_outputs(self, answer: Mapping[str, object]) -> None:
-        """Take the first answer's outputs as the model's: none are declared or were found."""
-        arrays = {name: datatypes.to_wire(value) for name, value in answer.items()}
-        learned = signatures.learn(arrays)
-        self._own_names = {spec.name: spec.name for spec in learned}
-        self.signature = replace(self.signature, outputs=learned)
-        self._datatypes = {spec.name: spec.datatype for spec in learned}
+    def _declared(self, answer: Any, wanted: Sequence[str]) -> dict[str, np.ndarray]:
+        signatures.check_requested(wanted, self._own_names)
+        if not isinstance(answer, Mapping):
+            answer = {next(iter(self._own_names.values())): answer}
+        return {name: self._checked(name, answer) for name in wanted or self._own_names}
+
+    def _open(self, answer: Any, wanted: Sequence[str]) -> dict[str, np.ndarray]:
+        outputs = class_outputs.by_name(answer)
+        signatures.check_requested(wanted, outputs)
+        return class_outputs.to_arrays({name: outputs[name] for name in wanted or outputs})
 
     def predict_all(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return all that the user's `predict` returns, in wire form: of any names and shapes."""
         answer = self._call(inputs, model_runtime.RequestDetails())
-        return {name: datatypes.to_wire(value) for name, value in answer.items()}
+        if self._own_names and not isinstance(answer, Mapping) and answer is not None:
+            answer = {next(iter(self._own_names.values())): answer}
+        return class_outputs.to_arrays(class_outputs.by_name(answer))
 
     def close(self) -> None:
         """Call the user's `close`, if there is one, and drop the modules."""
@@ -124,17 +131,10 @@ class PythonModel(model_runtime.LoadedModel):
             self._code.forget()
             del self._user
 
-    def _call(
-        self, inputs: Mapping[str, np.ndarray], details: model_runtime.RequestDetails
-    ) -> Mapping[str, object]:
+    def _call(self, inputs: Mapping[str, np.ndarray], details: model_runtime.RequestDetails) -> Any:
         own = {name: datatypes.writable(array) for name, array in inputs.items()}
         arguments = (own, details) if self._sees_request else (own,)
-        answer = self._code.run(errors.ModelRaised, self._user.predict, *arguments)
-        if isinstance(answer, model_runtime.AnswerTensors):
-            return answer
-        if isinstance(answer, Mapping):
-            return {str(name): value for name, value in answer.items()}
-        return {next(iter(self._own_names.values()), "output"): answer}
+        return self._code.run(errors.ModelRaised, self._user.predict, *arguments)
 
     def _checked(self, name: str, answer: Mapping[str, object]) -> np.ndarray:
         own = self._own_names[name]
@@ -148,6 +148,10 @@ class PythonModel(model_runtime.LoadedModel):
                 f"which is declared {datatype}"
             )
         return array
+
+
+def _datatype(outputs: Sequence[model.TensorSpec], name: str) -> str:
+    return next(spec.datatype for spec in outputs if spec.name == name)
 
 
 def sees_request(user: Any) -> bool:
@@ -262,18 +266,17 @@ def _arguments(class_: type, folder: Path, own: Mapping[str, object]) -> tuple[o
 def _verify(code: user_code.UserCode, user: Any, spec: model.ModelSpec) -> PythonModel:
     """Return the model with a signature that a first prediction does not contradict.
 
-    A model that refuses made-up inputs may still be right, if its outputs are declared.
+    A model that refuses made-up inputs, or does not say what it takes, may still be right.
     """
     inputs = spec.inputs or _declared(code, user, "inputs")
     outputs = spec.outputs or _declared(code, user, "outputs")
-    if not inputs:
-        raise errors.LoadFailed(
-            f"{code.file.name} does not say what it takes: "
-            "set inputs = [(name, datatype, shape), …] on the class, or in the spec"
-        )
     signatures.check_specs(inputs, "input")
-    own_name = {"": outputs[0].name} if len(outputs) == 1 else {}
-    unverified = PythonModel(code, user, model.Signature(inputs, ()), own_name)
+    own = {output.name: output.name for output in outputs}
+    if not inputs:
+        signatures.check_no_sample(spec)
+        signatures.check_specs(outputs, "output")
+        return PythonModel(code, user, _signature(user, spec, (), outputs), own)
+    unverified = PythonModel(code, user, model.Signature(inputs, outputs), own)
     sample = signatures.read_sample(spec, inputs)
     try:
         probed = probing.probe(unverified.predict_all, inputs, sample)
@@ -282,17 +285,14 @@ def _verify(code: user_code.UserCode, user: Any, spec: model.ModelSpec) -> Pytho
             raise signatures.refused_sample(failed.cause) from failed.cause
         _check_curable(failed.cause)
         signatures.check_specs(outputs, "output")
-        return PythonModel(
-            code,
-            user,
-            _signature(user, spec, inputs, outputs),
-            {output.name: output.name for output in outputs},
-        )
+        return PythonModel(code, user, _signature(user, spec, inputs, outputs), own)
     own_names = signatures.agree(outputs, _with_bf16(probed.outputs, outputs), "output")
     signature = _signature(user, spec, inputs, own_names, is_batchable=probed.is_batchable)
-    loaded = PythonModel(
-        code, user, signature, {output.name: own for output, own in own_names.items()}
-    )
+    if outputs:
+        own = {output.name: name for output, name in own_names.items()}
+    else:
+        signature = replace(signature, has_open_outputs=True)
+    loaded = PythonModel(code, user, signature, own)
     loaded.probe = probed.inputs
     return loaded
 
@@ -300,14 +300,14 @@ def _verify(code: user_code.UserCode, user: Any, spec: model.ModelSpec) -> Pytho
 _BUGS = (NameError, ImportError)
 """What no input could cure: a model with such a bug must not replace one that answers.
 
-Nor could one cure what has no cause in the user's code: an answer that the protocol can't carry.
+Nor could one cure a method that never returns anything, or what no tensor can hold.
 """
 
 
 def _check_curable(refusal: Exception) -> None:
     """Raise LoadFailed if no other input could end in an answer."""
-    is_ours = isinstance(refusal, errors.ModelRaised) and refusal.__cause__ is None
-    if is_ours or isinstance(refusal.__cause__, _BUGS):
+    kinds = (class_outputs.NoOutput, datatypes.NoDatatype)
+    if isinstance(refusal, kinds) or isinstance(refusal.__cause__, _BUGS):
         raise errors.LoadFailed(str(refusal)) from refusal
 
 
@@ -316,24 +316,20 @@ def _declared_model(
 ) -> PythonModel:
     """Return a model with the tensors that its configuration declares. Nothing is tried out."""
     try:
-        _check_declared(spec.inputs, "input")
-        _check_declared(spec.outputs, "output")
+        signatures.check_specs(spec.inputs, "input")
+        signatures.check_specs(spec.outputs, "output")
     except errors.LoadFailed:
         code.run(errors.LoadFailed, user.close)
         raise
     signature = model.Signature(
-        spec.inputs, spec.outputs, platform=PLATFORM, optional=user.optional
+        spec.inputs,
+        spec.outputs,
+        platform=PLATFORM,
+        optional=user.optional,
+        has_open_inputs=not spec.inputs,
+        has_open_outputs=not spec.outputs,
     )
     return PythonModel(code, user, signature, {output.name: output.name for output in spec.outputs})
-
-
-def _check_declared(specs: Sequence[model.TensorSpec], kind: str) -> None:
-    if not specs:
-        raise errors.LoadFailed(
-            f"no {kind} is declared: list them in config.pbtxt "
-            "(auto_complete_config is not offered)"
-        )
-    signatures.check_specs(specs, kind)
 
 
 def _signature(
@@ -352,7 +348,7 @@ def _signature(
         is_batchable=is_batchable and is_promised,
         is_known=is_promised,
     )
-    optional = frozenset(map(str, getattr(user, "optional_inputs", ())))
+    optional = frozenset(map(str, getattr(user, "optional_inputs", ()))) if inputs else frozenset()
     signatures.check_known_names(optional, inputs)
     return model.Signature(
         inputs,
@@ -361,6 +357,8 @@ def _signature(
         can_join=can_join and not sees_request(user),
         platform=PLATFORM,
         optional=optional,
+        has_open_inputs=not inputs,
+        has_open_outputs=not outputs,
     )
 
 

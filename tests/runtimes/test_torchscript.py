@@ -12,12 +12,21 @@ from tests.runtimes import contract
 from tests.runtimes.torch_files import IMAGES, Cnn, scripted
 
 
-def test_an_undeclared_torchscript_says_how_to_declare(tmp_path: Path) -> None:
+def test_an_undeclared_torchscript_is_the_judge_of_its_inputs(tmp_path: Path) -> None:
     path = scripted(tmp_path / "model.pt", Cnn())
-    with pytest.raises(
-        errors.LoadFailed, match=r"declare inputs: \[\{name, datatype, shape\}\].*signature\.json"
-    ):
-        contract.load(path)
+    loaded = contract.load(path)
+    assert loaded.signature.inputs == (model.TensorSpec("images", "", ()),)
+    assert loaded.signature.has_open_inputs
+    assert not loaded.signature.has_batch_dimension
+    images = np.random.default_rng(0).standard_normal((3, 1, 8, 8)).astype(np.float32)
+    with torch.inference_mode():
+        right = Cnn().eval()(torch.from_numpy(images)).numpy()
+    np.testing.assert_array_equal(loaded.predict({"images": images}, ())["output"], right)
+    np.testing.assert_array_equal(loaded.predict({"INPUT__0": images}, ())["output"], right)
+    with pytest.raises(errors.InvalidRequest, match="no input 'image'; it has: images"):
+        loaded.predict({"image": images}, ())
+    with pytest.raises(errors.ModelRaised, match="type"):
+        loaded.predict({"images": images.astype(np.float64)}, ())
     assert contract.load(path, inputs=(IMAGES,)).signature.outputs == (
         model.TensorSpec("output", "FP32", (-1, 10)),
     )

@@ -134,7 +134,6 @@ def test_it_is_code_that_must_be_trusted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "fields", "words"),
     [
-        (ADD_SUB, {"outputs": ()}, "no output is declared"),
         (ADD_SUB.replace("execute", "run"), {}, "has no execute"),
         (ADD_SUB.replace('"bias.txt"', '"missing"'), {}, "model.py.*FileNotFoundError"),
         ("import triton_python_backend_utils as u\nu.nothing", {}, "AttributeError"),

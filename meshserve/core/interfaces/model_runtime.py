@@ -115,9 +115,9 @@ class LoadedModel(abc.ABC):
     """A model in memory.
 
     `signature` describes the tensors that `predict` takes and returns; it was verified while
-    loading, where possible. If it has no outputs, the first `predict` replaces it by one that has.
-    `probe` is an input for `predict` with one row, or None: the worker times it to learn how long a
-    run takes.
+    loading, where possible. If it has no outputs, each answer has its own, from which the worker
+    learns. `probe` is an input for `predict` with one row, or None: the worker times it to learn
+    how long a run takes.
     """
 
     __slots__ = ()

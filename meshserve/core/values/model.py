@@ -56,7 +56,8 @@ NO_BYTES = Footprint()
 class TensorSpec:
     """One input or output tensor. A -1 in `shape` stands for any size.
 
-    `datatype` is a datatype of the Open Inference Protocol, like FP32 or BYTES.
+    `datatype` is a datatype of the Open Inference Protocol, like FP32 or BYTES. It is empty for an
+    input of which only the name is known; `shape` then says nothing.
     """
 
     name: str
@@ -89,8 +90,11 @@ class Signature:
     request may leave out; `labels` are the names of classes, in their order, by output. `table` is
     set for models of rows and columns, whose inputs may come under other names and datatypes.
     `is_open`: the model's own code judges whatever tensors come, and gives any outputs; `inputs`
-    and `outputs` only tell clients what is usual. Empty `outputs` are not known before the first
-    answer.
+    and `outputs` only tell clients what is usual.
+
+    `has_open_inputs`: nobody declared them. `inputs` are what was seen so far, the model is the
+    judge. `has_open_outputs`: the same of outputs, so each answer has its own names, datatypes and
+    shapes. Empty `outputs` mean that too.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -103,6 +107,8 @@ class Signature:
     labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
     table: Table | None = None
     is_open: bool = False
+    has_open_inputs: bool = False
+    has_open_outputs: bool = False
 
 
 class OriginKind(enum.Enum):

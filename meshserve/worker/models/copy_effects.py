@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -249,6 +250,9 @@ class CopyEffects:
     ) -> resident_model.ResidentModel:
         loaded, spec = loaded_copy.loaded, recipe.spec
         signature, capabilities = loaded.signature, loaded.capabilities
+        if not signature.outputs:
+            # A runtime need not say that outputs which it does not know are open.
+            signature = dataclasses.replace(signature, has_open_outputs=True)
         limits = batcher.shared_limits(
             rows_max=signatures.rows_max(spec, signature),
             queue_max=self._settings.queue_max,

@@ -98,6 +98,10 @@ class DescribedModel(model_runtime.LoadedModel):
     def _check_rows(self, inputs: Tensors) -> None:
         rows = -1
         for name, array in inputs.items():
+            if not array.shape:
+                raise errors.InvalidRequest(
+                    f"input {name!r} is one value without rows, but max_batch_size is set"
+                )
             size = array.shape[0]
             if size > self._rows_max:
                 raise errors.InvalidRequest(
@@ -219,7 +223,7 @@ def _described(
     Raises LoadFailed if a tensor can't have the batch dimension that is described.
     """
     for spec in (*signature.inputs, *signature.outputs) if rows_max else ():
-        if spec.shape[:1] != (-1,):
+        if spec.datatype and spec.shape[:1] != (-1,):
             raise errors.LoadFailed(
                 f"max_batch_size is {rows_max}, but the first dimension of {spec.name!r}, "
                 f"{list(spec.shape)}, is not of any size: set max_batch_size: 0"

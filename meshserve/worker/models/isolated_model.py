@@ -12,7 +12,7 @@ import numpy as np
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import prerequisites, signatures
+from meshserve.runtimes import prerequisites
 from meshserve.worker.models import (
     call_fields,
     isolated_process,
@@ -55,7 +55,7 @@ class IsolatedModel(model_runtime.LoadedModel):
         Raises ModelDied if the process dies.
         """
         call = {"call": "predict", "outputs": list(outputs)}
-        return self._learned(self._process.call(call, inputs).arrays)
+        return self._process.call(call, inputs).arrays
 
     def predict_request(
         self, inputs: Tensors, outputs: Sequence[str], details: model_runtime.RequestDetails
@@ -67,16 +67,9 @@ class IsolatedModel(model_runtime.LoadedModel):
         plain = dataclasses.replace(details, headers=dict(details.headers))
         call = {"call": "predict_request", "outputs": list(outputs), **call_fields.pack(plain)}
         frame = self._process.call(call, inputs)
-        self._learned(frame.arrays)
         if "parameters" not in frame.fields:
             return frame.arrays
         return model_runtime.AnswerTensors(frame.arrays, *json.loads(frame.fields["parameters"]))
-
-    def _learned(self, answer: Tensors) -> Tensors:
-        """Return an answer of any shapes; it shows the outputs if they were not known."""
-        if not self.signature.outputs:
-            self.signature = dataclasses.replace(self.signature, outputs=signatures.learn(answer))
-        return answer
 
     def close(self) -> None:
         """Let the model close, and end its process."""
@@ -177,7 +170,7 @@ def _signature(fields: Mapping[str, Any]) -> model.Signature:
             "outputs": _specs(fields["outputs"]),
             "optional": frozenset(fields["optional"]),
             "labels": tuple((name, tuple(words)) for name, words in fields["labels"]),
-            "table": table and model.Table(tuple(table["columns"]), table["is_by_column"]),
+            "table": table and model.Table(**{**table, "columns": tuple(table["columns"])}),
         }
     )
 

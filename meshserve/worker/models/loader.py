@@ -220,8 +220,8 @@ def load(recipe: LoadRecipe, need: model.Footprint, window: LoadWindow) -> Loade
         raise _as_load_error(error, recipe.artifact.path) from error
     if not loaded.signature.outputs:
         logger.warning(
-            "%s took no made-up inputs: its outputs are not known before its first answer, "
-            "unless `outputs` or a `sample` are declared",
+            "%s was not tried with made-up inputs, or refused them: its outputs are not known "
+            "before its first answer, unless `outputs` are declared",
             recipe.spec.id,
         )
     capabilities = loaded.capabilities

@@ -165,6 +165,8 @@ class ModelHost:
             if ready.resident.needs_details:
                 request.details = parameters.details_of(call.source, call.headers)
             outputs = ready.resident.batcher.run(request, ready.stats)
+            if signature.has_open_outputs and not isinstance(outputs, asyncio.Future):
+                signature = ready.resident.answered(call.inputs, outputs)
         except errors.MeshError:
             self._end_quick_run(ready)
             ready.stats.failure.record(time.perf_counter() - began_s)

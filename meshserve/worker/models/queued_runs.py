@@ -45,7 +45,7 @@ class QueuedRun(NamedTuple):
             ready.resident.batcher.abandon(self.outputs)
             raise
         ready.stats.record_answer(self.rows or 1, time.perf_counter() - began_s, time.time())
-        signature = ready.resident.answered(arrays)
+        signature = ready.resident.answered(self.call.inputs, arrays)
         return inference.InferReply(
             self.call.model, ready.id.version, self.call.id, arrays, signature
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from meshserve.core.values import model
 from meshserve.protocol import tensors
-from meshserve.worker.models import batcher, loader
+from meshserve.worker.models import batcher, learned_tensors, loader
 
 
 @dataclass(slots=True)
@@ -27,12 +27,15 @@ class ResidentModel:
     platform: str
     needs_details: bool = False
 
-    def answered(self, outputs: Mapping[str, np.ndarray]) -> model.Signature:
-        """Return the signature of an answer of any shapes, after a run.
+    def answered(
+        self, inputs: Mapping[str, tensors.WireTensor], outputs: Mapping[str, np.ndarray]
+    ) -> model.Signature:
+        """Return the signature of an answer of any shapes to these inputs, after a run.
 
-        A model whose outputs were not known has learned them from its first answer. Raises
-        ModelRaised for an array whose dtype is no datatype's.
+        The copy's own signature learns from them what nobody declared. Raises ModelRaised for an
+        array whose dtype is no datatype's.
         """
-        if not self.signature.outputs:
-            self.signature = self.loaded_copy.loaded.signature
-        return tensors.answered(self.signature, outputs)
+        signature = self.signature
+        if signature.has_open_inputs or signature.has_open_outputs:
+            signature = self.signature = learned_tensors.learn(signature, inputs, outputs)
+        return tensors.answered(signature, outputs)

@@ -12,7 +12,6 @@ import pytest
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
-from meshserve.core.values import model
 from meshserve.runtimes import runtime_lookup
 from meshserve.testing import runtime_suite
 from meshserve.worker.models import isolated_model, process_launcher
@@ -235,11 +234,10 @@ class Model:
 """
 
 
-def test_outputs_are_learned_from_the_first_answer(
+def test_outputs_that_made_up_inputs_did_not_show_are_answered(
     launcher: process_launcher.ProcessLauncher, tmp_path: Path
 ) -> None:
     loaded = load_code(launcher, tmp_path, LEARNED)
     assert not loaded.signature.outputs
     assert loaded.predict({"x": np.array([77])}, ())["y"].tolist() == [115.5]
-    assert loaded.signature.outputs == (model.TensorSpec("y", "FP64", (-1,)),)
     loaded.close()
