@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +12,15 @@ import numpy as np
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import datatypes, files, probing, signatures, tabular_outputs
+from meshserve.runtimes import (
+    column_faults,
+    datatypes,
+    files,
+    probing,
+    signatures,
+    tabular_outputs,
+    tabular_trial,
+)
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -64,7 +73,10 @@ class Estimator:
 
 
 class TabularModel(model_runtime.LoadedModel):
-    """An estimator and its signature: a matrix or columns in, outputs of its functions back."""
+    """An estimator and its signature: a matrix or columns in, outputs of its functions back.
+
+    `sources` are empty if the estimator refused made-up rows: the first real answer shows them.
+    """
 
     def __init__(
         self,
@@ -76,33 +88,105 @@ class TabularModel(model_runtime.LoadedModel):
         self.capabilities = model_runtime.Capabilities(is_reentrant=estimator.is_reentrant)
         self._estimator: Estimator | None = estimator
         self._sources = dict(sources)
-        self._specs = {spec.name: spec for spec in signature.outputs}
+        # What is not declared was seen once, and a later answer may have another datatype.
+        is_open = signature.has_open_outputs
+        self._declared = {} if is_open else {spec.name: spec for spec in signature.outputs}
 
     def predict(self, inputs: Arrays, outputs: Sequence[str]) -> dict[str, np.ndarray]:
         """Call the functions of the outputs that are asked for, each once.
 
         `inputs` are rows of shape [rows, columns], or an array [rows] for each column. Raises
-        InvalidRequest for values that the library refuses.
+        InvalidRequest for values that the library refuses, or that are of another kind than those
+        of the column.
         """
         estimator = self._estimator
         assert estimator is not None, "a closed model was asked to predict"
-        names = outputs or tuple(self._sources)
         try:
+            sources = self._sources or self._learn_sources(estimator, inputs)
+            names = _names_of(outputs, sources)
             rows = _to_rows(estimator, self.signature.inputs, inputs)
-            functions = dict.fromkeys(self._sources[name].function for name in names)
+            functions = dict.fromkeys(sources[name].function for name in names)
             returned = {function: estimator.functions[function](rows) for function in functions}
-        except estimator.refusals as error:
-            raise errors.InvalidRequest(files.summarize(error)) from None
-        return {name: self._output(name, returned) for name in names}
+        except errors.MeshError:
+            raise
+        except Exception as error:
+            refusal = self._explain(estimator, inputs, error)
+            if refusal is None:
+                raise
+            raise refusal from None
+        return {name: self._output(name, sources[name], returned) for name in names}
 
-    def _output(self, name: str, returned: Mapping[str, object]) -> np.ndarray:
-        source = self._sources[name]
+    def _learn_sources(
+        self, estimator: Estimator, inputs: Arrays
+    ) -> Mapping[str, tabular_outputs.OutputSource]:
+        """Find the outputs by the first rows that the estimator takes. Raises what it raises."""
+        one = {name: array[:1] for name, array in inputs.items()}
+        trial, failure = tabular_trial.call_all(
+            _calls(estimator, self.signature.inputs), one, inputs
+        )
+        if trial is None:
+            assert failure is not None, "functions neither answered nor failed"
+            raise failure
+        self._sources = dict(trial.sources)
+        return self._sources
+
+    def _explain(
+        self, estimator: Estimator, inputs: Arrays, error: Exception
+    ) -> errors.InvalidRequest | None:
+        """Return the error for a caller who is at fault, None if the model is."""
+        words = files.summarize(error)
+        faults = []
+        if estimator.by_column is not None and self.probe is not None:
+            calls = _calls(estimator, self.signature.inputs).values()
+            faults = column_faults.find(
+                inputs, self.probe, lambda columns: [call(columns) for call in calls]
+            )
+        if faults:
+            return errors.InvalidRequest(f"{'; '.join(faults)}: {words}")
+        return errors.InvalidRequest(words) if isinstance(error, estimator.refusals) else None
+
+    def _output(
+        self, name: str, source: tabular_outputs.OutputSource, returned: Mapping[str, object]
+    ) -> np.ndarray:
         array = tabular_outputs.extract(source, returned[source.function])
-        return tabular_outputs.conform(array, self._specs[name])
+        spec = self._declared.get(name)
+        return array if spec is None else tabular_outputs.conform(array, spec)
 
     def close(self) -> None:
         """Drop the estimator."""
         self._estimator = None
+
+
+def _names_of(
+    wanted: Sequence[str], sources: Mapping[str, tabular_outputs.OutputSource]
+) -> Sequence[str]:
+    """Return the names of the outputs that are asked for. Raises InvalidRequest for unknown ones.
+
+    A function stands for its outputs: before the first answer no other name was known.
+    """
+    names: list[str] = []
+    for name in wanted or tuple(sources):
+        if name in sources:
+            names.append(name)
+            continue
+        parts = [output for output, source in sources.items() if source.function == name]
+        if not parts:
+            signatures.check_requested(wanted, sources)
+        names += parts
+    return names
+
+
+def _calls(
+    estimator: Estimator, inputs: Sequence[model.TensorSpec]
+) -> dict[str, tabular_trial.Call]:
+    """Return the estimator's functions by name, each taking the arrays of a request."""
+
+    def call(function: tabular_outputs.Function, arrays: Arrays) -> object:
+        return function(_to_rows(estimator, inputs, arrays))
+
+    return {
+        name: functools.partial(call, function) for name, function in estimator.functions.items()
+    }
 
 
 def _to_rows(
@@ -121,16 +205,15 @@ def verify(estimator: Estimator, spec: model.ModelSpec) -> TabularModel:
     """Return the estimator as a model, with a signature found by predicting made-up rows.
 
     A model that refuses made-up rows is no worse for it: it has the outputs that are declared, or
-    those that its kind has. Raises LoadFailed if none are known, or if the tensors that `spec`
-    declares contradict the model.
+    those that its first answer shows. Raises LoadFailed if no rows could help, or if the tensors
+    that `spec` declares contradict the model.
     """
     inputs = _find_inputs(estimator, spec)
     try:
-        trial = _try_out(
-            estimator,
-            inputs,
+        trial = tabular_trial.try_out(
+            _calls(estimator, inputs),
             {own.name for own in spec.outputs},
-            signatures.read_sample(spec, inputs),
+            _trial_rows(estimator, inputs, signatures.read_sample(spec, inputs)),
         )
     except probing.ProbeFailed as failed:
         if spec.sample:
@@ -146,13 +229,27 @@ def verify(estimator: Estimator, spec: model.ModelSpec) -> TabularModel:
         is_known=estimator.is_row_wise,
     )
     sources = {output.name: trial.sources[own] for output, own in outputs.items()}
-    signature = _signature(estimator, inputs, tuple(outputs), joining)
+    signature = _signature(estimator, spec, inputs, tuple(outputs), joining)
     main = _main_outputs(tuple(sources.values()))
     if main > 1 and signature.table is not None:
         signature = replace(signature, table=replace(signature.table, main_outputs=main))
     loaded = TabularModel(estimator, signature, sources)
     loaded.probe = trial.inputs
     return loaded
+
+
+def _trial_rows(
+    estimator: Estimator, inputs: tuple[model.TensorSpec, ...], sample: Arrays | None
+) -> Iterator[Arrays]:
+    """Yield rows to try: the sample, or made-up ones of several widths if any is allowed."""
+    if sample:
+        yield sample
+        return
+    is_free = any(-1 in spec.shape[1:] for spec in inputs)
+    is_matrix = estimator.by_column is None
+    for size in probing.FREE_SIZES if is_free else probing.FREE_SIZES[:1]:
+        made_up = probing.make_up(inputs, size)
+        yield tabular_trial.fill(made_up, estimator.samples, is_matrix=is_matrix)
 
 
 def _main_outputs(sources: Sequence[tabular_outputs.OutputSource]) -> int:
@@ -164,6 +261,7 @@ def _main_outputs(sources: Sequence[tabular_outputs.OutputSource]) -> int:
 
 def _signature(
     estimator: Estimator,
+    spec: model.ModelSpec,
     inputs: tuple[model.TensorSpec, ...],
     outputs: tuple[model.TensorSpec, ...],
     joining: tuple[bool, bool],
@@ -178,6 +276,7 @@ def _signature(
         can_join=joining[1],
         platform=estimator.platform,
         table=model.Table(columns, is_by_column),
+        has_open_outputs=not spec.outputs,
     )
 
 
@@ -187,131 +286,33 @@ def _unverified(
     spec: model.ModelSpec,
     cause: Exception,
 ) -> TabularModel:
-    """Return a model that refused made-up rows, with the outputs that it must have."""
+    """Return a model that refused made-up rows, with the outputs that it must have.
+
+    Raises LoadFailed if it would refuse all others too.
+    """
     # scikit-learn's own type is not known here, but a model that was not fitted never answers.
-    if type(cause).__name__ == "NotFittedError" or not (spec.outputs or estimator.expected):
+    is_refusal = isinstance(cause, (*estimator.refusals, errors.MeshError))
+    may_answer = is_refusal or bool(spec.outputs or estimator.expected)
+    if type(cause).__name__ == "NotFittedError" or not may_answer:
         raise errors.LoadFailed(
             f"the model does not predict from {_described(inputs)}: {files.summarize(cause)}"
         ) from cause
     signatures.check_specs(spec.outputs, "output")
     own = [model.TensorSpec(name, "", ()) for name in estimator.functions]
-    declared = signatures.pair(spec.outputs or estimator.expected, own, "output")
     sources = {
         output.name: tabular_outputs.OutputSource(function.name, tabular_outputs.Form.ARRAY)
-        for output, function in declared
+        for output, function in signatures.pair(spec.outputs, own, "output")
     }
-    outputs = tuple(output for output, _ in declared)
+    outputs = spec.outputs or estimator.expected
     # Estimators answer row by row; that no row influences another was not seen.
     joining = signatures.rows_joined(spec, (*inputs, *outputs), is_batchable=True, is_known=False)
-    return TabularModel(estimator, _signature(estimator, inputs, outputs, joining), sources)
+    return TabularModel(estimator, _signature(estimator, spec, inputs, outputs, joining), sources)
 
 
 def _described(inputs: Sequence[model.TensorSpec]) -> str:
     if len(inputs) == 1:
         return f"{inputs[0].datatype} rows of shape {list(inputs[0].shape)}"
     return "the columns " + ", ".join(f"{spec.name} ({spec.datatype})" for spec in inputs)
-
-
-@dataclass(frozen=True, slots=True)
-class _Trial:
-    """What an estimator did with made-up inputs: specs of its outputs and where they come from."""
-
-    inputs: Arrays
-    specs: tuple[model.TensorSpec, ...]
-    sources: Mapping[str, tabular_outputs.OutputSource]
-    has_rows: bool
-
-
-def _try_out(
-    estimator: Estimator,
-    inputs: tuple[model.TensorSpec, ...],
-    wanted: set[str],
-    sample: Arrays | None,
-) -> _Trial:
-    """Call all functions with one row and with several, of the sample or made up.
-
-    Functions that fail are left out, unless `wanted` or the only ones. Raises ProbeFailed.
-    """
-    is_free = any(-1 in spec.shape[1:] for spec in inputs)
-    cause: Exception = AssertionError("no size was tried")
-    for size in probing.FREE_SIZES if is_free and not sample else probing.FREE_SIZES[:1]:
-        many = sample or _fill(probing.make_up(inputs, size), estimator)
-        one = {name: array[:1] for name, array in many.items()}
-        arrays, failure = _call_all(estimator, inputs, one, many)
-        if arrays:
-            kept = {name for name in wanted if name in estimator.functions}
-            if failure is not None and not kept <= arrays.sources.keys():
-                raise probing.ProbeFailed(failure)
-            return arrays
-        cause = failure or cause
-    raise probing.ProbeFailed(cause)
-
-
-def _call_all(
-    estimator: Estimator, inputs: tuple[model.TensorSpec, ...], one: Arrays, many: Arrays
-) -> tuple[_Trial | None, Exception | None]:
-    specs: list[model.TensorSpec] = []
-    sources: dict[str, tabular_outputs.OutputSource] = {}
-    has_rows, failure = True, None
-    for name, function in estimator.functions.items():
-        try:
-            first = function(_to_rows(estimator, inputs, one))
-            rest = _attempt(function, estimator, inputs, many)
-            parts = tabular_outputs.find_sources(name, first, rest)
-            for output, source in parts.items():
-                unique = output if output not in sources else f"{name}_{output}"
-                alone = tabular_outputs.extract(source, first)
-                joined = None if rest is None else tabular_outputs.extract(source, rest)
-                specs.append(_common_spec(unique, alone, joined))
-                sources[unique] = source
-                has_rows &= joined is not None and _has_rows(alone, joined)
-        except Exception as error:  # noqa: BLE001 a model may raise anything for made-up values
-            failure = error
-    return (_Trial(one, tuple(specs), sources, has_rows) if sources else None), failure
-
-
-def _attempt(
-    function: tabular_outputs.Function,
-    estimator: Estimator,
-    inputs: tuple[model.TensorSpec, ...],
-    many: Arrays,
-) -> object | None:
-    rest = probing.attempt(lambda rows: function(_to_rows(estimator, inputs, rows)), many)
-    # A model may take one row only.
-    return None if isinstance(rest, Exception) else rest
-
-
-def _common_spec(name: str, one: np.ndarray, many: np.ndarray | None) -> model.TensorSpec:
-    if many is None or many.ndim != one.ndim:
-        return datatypes.spec_for(name, one)
-    sizes = zip(one.shape, many.shape, strict=True)
-    return datatypes.spec_for(name, one, tuple(a if a == b else -1 for a, b in sizes))
-
-
-def _has_rows(one: np.ndarray, many: np.ndarray) -> bool:
-    return (
-        one.shape[:1] == (1,)
-        and many.shape[:1] == (probing.ROWS,)
-        and one.shape[1:] == many.shape[1:]
-    )
-
-
-def _fill(made_up: Arrays, estimator: Estimator) -> Arrays:
-    """Put the columns' own values, such as categories, in place of made-up ones."""
-    if not estimator.samples:
-        return made_up
-    arrays = list(made_up.values())
-    for place, values in estimator.samples.items():
-        cells = [values[row % len(values)] for row in range(probing.ROWS)]
-        is_matrix = estimator.by_column is None
-        column = arrays[0][:, place] if is_matrix else arrays[place]
-        column[:] = [
-            cell.encode(errors="surrogateescape")
-            if isinstance(cell, str) and column.dtype.hasobject
-            else cell
-            for cell in cells
-        ]
-    return made_up
 
 
 def _find_inputs(estimator: Estimator, spec: model.ModelSpec) -> tuple[model.TensorSpec, ...]:

@@ -6,8 +6,10 @@ from typing import Any
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
@@ -221,3 +223,25 @@ def test_names_and_datatypes_may_be_declared(sample: contract.Sample) -> None:
     assert loaded.signature.outputs == outputs
     given = loaded.predict({"X": sample.rows["input"].astype(np.float32)}, ["p"])
     np.testing.assert_allclose(given["p"], sample.answers["predict_proba"], atol=1e-4)
+
+
+FRAME = pd.DataFrame({"age": [20, 30, 40, 50], "city": ["a", "b", "a", "b"]})
+WORDS = ColumnTransformer(
+    [("t", TfidfVectorizer(token_pattern="."), "city"), ("s", "passthrough", ["age"])]
+)
+CITIES = ColumnTransformer([("o", OneHotEncoder(), ["city"]), ("s", StandardScaler(), ["age"])])
+
+
+@pytest.mark.parametrize("encoder", [WORDS, CITIES], ids=["words", "categories"])
+def test_a_column_with_values_of_another_kind_is_named(tmp_path: Path, encoder: Any) -> None:
+    fitted = make_pipeline(encoder, LogisticRegression()).fit(FRAME, [0, 1, 1, 0])
+    loaded = contract.load(saved(tmp_path, fitted, "model.joblib"), trust=True)
+    ages, cities = np.array([20, 50]), np.array([b"a", b"b"], object)
+    answer = loaded.predict({"age": ages, "city": cities}, ())["predict_proba"]
+    np.testing.assert_array_equal(answer, fitted.predict_proba(FRAME.iloc[[0, 3]]))
+    with pytest.raises(errors.InvalidRequest, match="column 'age' takes numbers, BYTES came: "):
+        loaded.predict({"age": cities, "city": cities}, ())
+    with pytest.raises(errors.InvalidRequest, match="column 'city' takes texts, INT64 came: "):
+        loaded.predict({"age": ages, "city": ages}, ())
+    with pytest.raises(errors.InvalidRequest, match=r"column 'city' has a gap \(null\)"):
+        loaded.predict({"age": ages, "city": np.array([b"a", None], object)}, ())

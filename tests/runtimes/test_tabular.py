@@ -46,6 +46,7 @@ def test_the_signature_is_found(loaded: model_runtime.LoadedModel) -> None:
         can_join=True,
         platform="toy",
         table=model.Table(),
+        has_open_outputs=True,
     )
 
 
@@ -104,3 +105,61 @@ def test_an_unknown_width_must_be_declared() -> None:
         tabular.verify(unknown, contract.spec())
     declared = (model.TensorSpec("x", "FP64", (-1, 5)),)
     assert tabular.verify(unknown, contract.spec(inputs=declared)).signature.inputs == declared
+
+
+def picky(rows: Any) -> Any:
+    if (rows[:, 0] != 77).any():
+        raise ValueError("only 77")
+    return rows[:, 1:]
+
+
+def moody(rows: Any) -> Any:
+    return rows[:, 0] if (rows % 1).any() else rows[:, 0].astype(np.int64)
+
+
+def test_outputs_are_learned_from_the_first_rows_that_are_taken() -> None:
+    loaded = tabular.verify(replace(ESTIMATOR, functions={"y": picky}), contract.spec())
+    assert (loaded.signature.outputs, loaded.probe) == ((), None)
+    assert not loaded.signature.can_join
+    with pytest.raises(errors.InvalidRequest, match="only 77"):
+        loaded.predict({"input": np.ones((1, 3))}, ())
+    rows = np.array([[77, 1, 2], [77, 3, 4]])
+    assert loaded.predict({"input": rows}, ())["y"].tolist() == [[1, 2], [3, 4]]
+    assert loaded.predict({"input": rows[:1]}, ("y",))["y"].tolist() == [[1, 2]]
+    with pytest.raises(errors.InvalidRequest, match="no output 'z'; it has: y"):
+        loaded.predict({"input": rows}, ("z",))
+
+
+def test_an_output_that_is_not_declared_has_its_own_datatype_each_time() -> None:
+    free = tabular.verify(replace(ESTIMATOR, functions={"y": moody}), contract.spec())
+    assert free.predict({"input": np.ones((1, 3))}, ())["y"].dtype == np.int64
+    fractions = free.predict({"input": np.full((1, 3), 0.5)}, ())["y"]
+    assert (fractions.tolist(), fractions.dtype) == ([0.5], np.float64)
+    declared = (model.TensorSpec("y", "FP64", (-1,)),)
+    bound = tabular.verify(
+        replace(ESTIMATOR, functions={"y": moody}), contract.spec(outputs=declared)
+    )
+    assert bound.predict({"input": np.ones((1, 3))}, ())["y"].dtype == np.float64
+    assert not bound.signature.has_open_outputs
+
+
+def test_a_column_of_another_kind_is_the_caller_s_fault() -> None:
+    form = tabular.ColumnForm(("FP64", "BYTES"), dict)
+
+    def add(columns: Any) -> Any:
+        if columns["age"][0] == 99:
+            raise TypeError("a bug")
+        return columns["age"] + [len(city) for city in columns["city"]]
+
+    functions = {"y": add}
+    estimator = replace(
+        ESTIMATOR, functions=functions, columns=2, names=("age", "city"), by_column=form
+    )
+    loaded = tabular.verify(estimator, contract.spec())
+    texts = np.array([b"a", b"b"], object)
+    with pytest.raises(errors.InvalidRequest, match=r"column 'age' takes numbers, BYTES came: "):
+        loaded.predict({"age": texts, "city": texts}, ())
+    with pytest.raises(errors.InvalidRequest, match=r"column 'city' takes texts, INT64 came: "):
+        loaded.predict({"age": np.ones(2), "city": np.arange(2)}, ())
+    with pytest.raises(TypeError, match="a bug"):
+        loaded.predict({"age": np.array([99.0, 1]), "city": texts}, ())
