@@ -80,6 +80,8 @@ QUICK_TIMEOUT_S = 5
 end without a message."""
 
 _SIDECAR_GRPC = Target(clusters.NODE_GRPC, lua_filter.NameSource.NONE, is_grpc=True)
+# gRPC's server never answers a call that ends without a message: the script refuses it.
+_SIDECAR_UNARY = replace(_SIDECAR_GRPC, name_source=lua_filter.NameSource.FRAME)
 
 
 def targets(default_cluster: str) -> Targets:
@@ -108,7 +110,7 @@ def targets(default_cluster: str) -> Targets:
     under = {
         paths.REPOSITORY: controller,
         paths.MODEL_MESH: controller,
-        paths.HEALTH: replace(_SIDECAR_GRPC, level=api_keys.AccessLevel.OPEN),
+        paths.HEALTH: replace(_SIDECAR_UNARY, level=api_keys.AccessLevel.OPEN),
         paths.REFLECTION: _SIDECAR_GRPC,
         paths.REFLECTION_ALPHA: _SIDECAR_GRPC,
         **_rest(default_cluster),
@@ -121,8 +123,8 @@ def compressed() -> Targets:
     """Return the targets of unary calls whose message is compressed: the sidecar relays them."""
     methods = (*MODEL_METHODS, *CONTROLLER_METHODS, paths.MODEL_STATISTICS)
     return Targets(
-        dict.fromkeys(methods, _SIDECAR_GRPC),
-        {paths.REPOSITORY: _SIDECAR_GRPC, paths.MODEL_MESH: _SIDECAR_GRPC},
+        dict.fromkeys(methods, _SIDECAR_UNARY),
+        {paths.REPOSITORY: _SIDECAR_UNARY, paths.MODEL_MESH: _SIDECAR_UNARY},
     )
 
 

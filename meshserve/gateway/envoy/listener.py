@@ -44,11 +44,19 @@ INTERNAL: Json = {"remove_on_match": {"key_matcher": {"prefix": "x-mesh-"}}}
 STEERING: Json = {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}
 # gRPC's own words for it, which Triton's clients look for in the message.
 DEADLINE_MESSAGE = "Deadline Exceeded: the deadline passed before the answer was there"
+REQUEST_TIMEOUT_S = 600
+"""How long a request's last byte may take: 64 MiB at 0.9 Mbit/s. No answer is cut by it: Envoy
+stops this clock with the last byte of the request, or the first one of the answer."""
+
+INCOMPLETE_MESSAGE = (
+    "Deadline Exceeded: the request did not come whole before its deadline, or within "
+    f"{REQUEST_TIMEOUT_S} s"
+)
 MESSAGES = {
     401: "no valid API key came with the request: "
     "send one as `authorization: Bearer <key>` or `x-api-key: <key>`",
     403: "this API key may not manage the mesh",
-    408: DEADLINE_MESSAGE,
+    408: INCOMPLETE_MESSAGE,
     504: DEADLINE_MESSAGE,
     404: "nothing is served under %PATH(NQ)%",
     413: "the request is larger than the limit of "
@@ -56,7 +64,7 @@ MESSAGES = {
     503: "nobody can answer this now: %LOCAL_REPLY_BODY%",
 }
 # RESOURCE_EXHAUSTED and DEADLINE_EXCEEDED; Envoy's own codes would be UNKNOWN and UNAVAILABLE.
-GRPC_CODES = {413: "8", 504: "4"}
+GRPC_CODES = {408: "4", 413: "8", 504: "4"}
 IS_CALL = matchers.has_header("content-type", {"prefix": "application/grpc"})
 # The answer of a script, which has its final form already.
 SCRIPT_ANSWER: Json = {
@@ -126,6 +134,8 @@ def _http(layout: gateway_paths.GatewayPaths) -> Json:
         # A stream may be idle for as long as a model thinks.
         "stream_idle_timeout": "0s",
         "request_headers_timeout": "30s",
+        # Without it a client that sends no body holds its request for ever.
+        "request_timeout": f"{REQUEST_TIMEOUT_S}s",
         "early_header_mutation_extensions": [early_mutation],
         "rds": {"route_config_name": routes.TABLE, "config_source": layout.source("rds.json")},
         "local_reply_config": _local_replies(),

@@ -51,11 +51,13 @@ class NameSource(enum.Enum):
     """Where the script looks for the model's name.
 
     MESSAGE is field 1 of a gRPC message, or its metadata; LLM is the body or query of OpenAI's API.
+    FRAME is nowhere: the script only checks that a gRPC call has a message, compressed or not.
     """
 
     MESSAGE = "message"
     URL = "url"
     LLM = "llm"
+    FRAME = "frame"
     NONE = "none"
 
 

@@ -192,10 +192,11 @@ def _filters(snap: snapshots.GatewaySnapshot, target: endpoints.Target) -> Json:
     Only the route by path has them, because filters keep the settings of a request's first route.
     """
     rules = api_keys.rule(target.level, snap.keys)
-    if target.cluster == clusters.NODE_GRPC:
+    is_sidecar = target.cluster == clusters.NODE_GRPC
+    if is_sidecar and target.name_source is lua_filter.NameSource.NONE:
         return rules
     task = lua_filter.task(target.name_source, snap.request_bytes_max)
     filters = {**rules, lua_filter.FILTER: task}
-    if target.is_grpc:
+    if target.is_grpc and not is_sidecar:
         filters |= {BRIDGE: BRIDGE_ON, CALL_ANSWERS: CALL_ANSWERS_ON}
     return filters

@@ -141,7 +141,7 @@ end
 
 -- Return the buffered message and its size, or nil after a refusal. gRPC messages bring no
 -- content-length: only reading them to the end tells their size.
-local function read_message(handle, limit)
+local function read_message(handle, limit, may_be_compressed)
   local body = handle:body()
   local size = body ~= nil and body:length() or 0
   if size < FRAME_BYTES then
@@ -158,7 +158,7 @@ local function read_message(handle, limit)
     return nil
   end
   -- The route table sends calls with gzip and deflate to the sidecar.
-  if flag ~= 0 then
+  if flag ~= 0 and not may_be_compressed then
     local reason = "the message is compressed in a way that is not served: "
     refuse(handle, "415", UNIMPLEMENTED, reason .. "use gzip, deflate or none")
     return nil
@@ -168,6 +168,7 @@ end
 
 -- Return whether the call goes on, and its model's name if it has one.
 local function check_call(handle, source, limit)
+  if source == "frame" then return read_message(handle, limit, true) ~= nil end
   local name = source == "message" and name_in_metadata(handle:headers())
   local body, size = read_message(handle, limit)
   if body == nil then return false end

@@ -63,6 +63,8 @@ class Relay:
 
         The answer to a request that fails is an element with `error_message`.
         """
+        # At once, although it is empty: Envoy ends a request that has no answer for too long.
+        await context.send_initial_metadata(())
         # Tasks in the order of their requests, because a stream's answers must come in that order.
         answers: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue(
             IN_FLIGHT_MAX

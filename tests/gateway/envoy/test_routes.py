@@ -190,3 +190,20 @@ async def test_streams_of_the_sidecar_have_no_timeout() -> None:
     targets = endpoints.targets("pool-default")
     streams = [targets.exact[paths.MODEL_STREAM_INFER], targets.under[paths.HEALTH]]
     assert [target.timeout_s for target in streams] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("path", "compression"),
+    [
+        (INFER, grpc.Compression.Gzip),
+        (INFER, grpc.Compression.Deflate),
+        ("/mmesh.ModelMesh/registerModel", grpc.Compression.Gzip),
+        ("/grpc.health.v1.Health/Watch", grpc.Compression.NoCompression),
+    ],
+)
+async def test_calls_that_only_the_sidecar_reads_are_refused_without_a_message(
+    shared_mesh: conftest.Mesh, path: str, compression: grpc.Compression
+) -> None:
+    call = shared_mesh.channel.stream_unary(path)(iter(()), compression=compression, timeout=60)
+    code, details = await call.code(), await call.details()
+    assert (code, "has one message" in details) == (grpc.StatusCode.INVALID_ARGUMENT, True)
