@@ -151,6 +151,7 @@ def status(answer: mesh_status.MeshStatus, endpoint: str, width: int) -> Rendera
         *_quarantine_lines(answer),
         *_joining_lines(answer),
         *_hung_lines(answer),
+        *_alias_lines(answer),
         *_problem_lines(answer),
         *reasons(named_rows),
     )
@@ -180,6 +181,12 @@ def _hung_lines(answer: mesh_status.MeshStatus) -> Iterator[Text]:
             (f"model {hung['model']}:{hung['version']} ", "bold yellow"),
             f"on {hung['worker']}: {hung['runs']} of its runs do not end",
         )
+
+
+def _alias_lines(answer: mesh_status.MeshStatus) -> Iterator[Text]:
+    """Yield the aliases whose model or version went away."""
+    for dangling in answer.get("aliases_dangling", ()):
+        yield Text.assemble((f"alias {dangling['alias']} ", "bold red"), dangling["reason"])
 
 
 def _problem_lines(answer: mesh_status.MeshStatus) -> Iterator[Text]:
@@ -335,6 +342,7 @@ def _model_lines(answer: mesh_status.ModelStatus) -> Iterator[tuple[str, Rendera
     yield "joining", Text(_joining(answer.get("joining")))
     yield "pinned", Text("yes" if answer["pinned"] else "no")
     yield "aliases", Text(", ".join(answer["aliases"]))
+    yield "dangling aliases", Text(", ".join(answer.get("aliases_dangling", ())), "red")
     yield "declared by", Text(answer["origin"])
     replaced = ", ".join(answer.get("replaced", ()))
     yield (

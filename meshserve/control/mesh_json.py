@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from meshserve import errors
 from meshserve.core.mesh import mesh_view
 from meshserve.core.values import catalog, llm_spec, model, reports, version_order
 from meshserve.storage import model_uri
@@ -56,6 +57,7 @@ def status(view: mesh_view.MeshView, problems: Mapping[str, tuple[str, ...]] = N
         ],
         "joins_stopped": _stopped(view),
         "hung": _hung(view),
+        "aliases_dangling": _dangling(view),
         "repositories": [
             {
                 "place": repository.place,
@@ -161,6 +163,20 @@ def _stopped(view: mesh_view.MeshView) -> list[Json]:
     ]
 
 
+def _dangling(view: mesh_view.MeshView) -> list[Json]:
+    """Return the aliases whose model or version went away, with what there is in its place."""
+    dangling = []
+    # An LLM's alias is no name of the catalog.
+    llms = {llm.name for llm in view.llms}
+    for name, alias in sorted(view.aliases.items()):
+        try:
+            view.models.resolve(name)
+        except errors.ModelNotFound as error:
+            if alias.name not in llms:
+                dangling.append({"alias": name, "reason": error.message})
+    return dangling
+
+
 def _hung(view: mesh_view.MeshView) -> list[Json]:
     """Return the models with runs that go on in threads of workers, though nobody waits."""
     return [
@@ -211,6 +227,11 @@ def one_model(view: mesh_view.MeshView, declared: catalog.ModelDeclared, copies:
         "joining": _joining(copy, copies),
         "hung_runs": view.hung_runs(spec.id),
         "aliases": sorted(view.aliases_of(spec.id.name)),
+        "aliases_dangling": sorted(
+            alias
+            for alias in view.aliases_of(spec.id.name)
+            if view.aliases[alias].version not in ("", *versions)
+        ),
         "replaced": [other.id.version for other in spec.replaced],
     }
 

@@ -151,6 +151,13 @@ class HungModel(TypedDict):
     runs: int
 
 
+class DanglingAlias(TypedDict):
+    """An alias whose model or version went away; `reason` names the versions that there are."""
+
+    alias: str
+    reason: str
+
+
 class RepositoryStatus(TypedDict):
     """A repository: the number of versions that it declares, and why others are not served."""
 
@@ -172,6 +179,7 @@ class MeshStatus(TypedDict):
     spread: list[SpreadModel]
     joins_stopped: list[StoppedJoining]
     hung: list[HungModel]
+    aliases_dangling: list[DanglingAlias]
     repositories: list[RepositoryStatus]
     llms: list[LlmStatus]
     controller: ControllerStatus
@@ -192,6 +200,7 @@ class ModelStatus(TypedDict):
     """One version of a model. `worker` has the copy nearest to ready, "" without a copy.
 
     `replaced` are the versions that the model's owner declares, if a load request overrides them.
+    `aliases_dangling` are those of `aliases` whose version went away.
     """
 
     name: str
@@ -211,6 +220,7 @@ class ModelStatus(TypedDict):
     joining: JoiningStatus
     hung_runs: int
     aliases: list[str]
+    aliases_dangling: list[str]
     replaced: list[str]
 
 

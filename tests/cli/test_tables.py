@@ -93,6 +93,14 @@ def test_status_names_models_that_are_joined_no_more() -> None:
     assert shown == "model m:7 on default-0: requests are joined no more: output 'y' differs"
 
 
+def test_aliases_whose_version_went_away_are_told() -> None:
+    dangling = {"alias": "prod", "reason": "alias 'prod' means version '3', which went away"}
+    text = drawn(tables.status(status(aliases_dangling=[dangling]), "", 140))
+    assert line_with(text, "alias prod") == f"alias prod {dangling['reason']}"
+    shown = drawn(tables.model(fake_mesh.model("m", aliases_dangling=["prod"])))
+    assert line_with(shown, "dangling").split() == ["dangling", "aliases", "prod"]
+
+
 def test_models_whose_runs_do_not_end_are_told() -> None:
     hung = {"model": "m", "version": "7", "worker": "default-0", "runs": 3}
     text = drawn(tables.status(status(hung=[hung]), "", 140))

@@ -122,6 +122,26 @@ def test_a_model_that_is_joined_no_more_anywhere_is_told(mesh_world: world.World
     ]
 
 
+def test_an_alias_whose_version_went_away_is_told(mesh_world: world.World) -> None:
+    place = model.Origin(model.OriginKind.REPOSITORY, "/models")
+    first, second = (world.spec("r", version, origin=place) for version in ("1", "2"))
+    mesh_world.apply(
+        pools=(world.pool(workers=2),),
+        repositories=(desired.RepositorySettings("/models"),),
+    )
+    mesh_world.feed(events.RepositoryScanned(place, (first, second)))
+    mesh_world.feed(events.AliasRequested(desired.DesiredAlias("prod", "r", "1")))
+    assert mesh_json.status(mesh_world.mesh.view())["aliases_dangling"] == []
+    mesh_world.feed(events.RepositoryScanned(place, (second,)))
+    mesh_world.settle()
+    view = mesh_world.mesh.view()
+    (dangling,) = mesh_json.status(view)["aliases_dangling"]
+    assert dangling["alias"] == "prod"
+    assert dangling["reason"].endswith("model 'r' has no version '1'; there is: 2")
+    (shown,) = mesh_json.models(view, mesh_json.ModelFilter(prefix="r"))["models"]
+    assert (shown["aliases"], shown["aliases_dangling"]) == (["prod"], ["prod"])
+
+
 def test_a_model_with_runs_that_do_not_end_is_told(mesh_world: world.World) -> None:
     for worker_id, runs in (("default-0", 2), ("default-1", 1)):
         say(mesh_world, worker_id, hung=(containment.HungCopy("k", (A,), runs, 3, 0.5),))

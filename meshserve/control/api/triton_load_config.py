@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 
 from meshserve import errors
@@ -50,7 +51,12 @@ def redeclare(
     declared: model_metadata.ModelDeclaration,
     labels: Labels | None = None,
 ) -> model.ModelSpec:
-    """Return the spec with what the configuration states in place of its own, and these labels."""
+    """Return the spec with what the configuration states in place of its own, and these labels.
+
+    An output without new labels keeps those that it has: a configuration names files of labels, and
+    does not bring them.
+    """
+    kept = json.loads(spec.description)["labels"] if spec.description else {}
     return dataclasses.replace(
         spec,
         runtime=declared.runtime or spec.runtime,
@@ -59,7 +65,7 @@ def redeclare(
         batching=declared.batching,
         max_batch_size=declared.max_batch_size or spec.max_batch_size,
         options={**spec.options, **declared.options},
-        description=declared.description(labels or {}),
+        description=declared.description({**kept, **(labels or {})}),
     )
 
 

@@ -143,15 +143,25 @@ class Catalog:
             name, version = alias.name, version or alias.version
         versions = self._versions.get(name)
         if versions is None:
-            raise errors.ModelNotFound(f"model {name!r} is not registered")
+            raise self._not_found(f"model {name!r} is not registered", alias, name)
         if not version:
             return model.ModelId(name, self._newest[name])
         if version not in versions:
             known = ", ".join(sorted(versions, key=version_order.sort_key))
-            raise errors.ModelNotFound(
-                f"model {name!r} has no version {version!r}; there is: {known}"
+            raise self._not_found(
+                f"model {name!r} has no version {version!r}; there is: {known}", alias, version
             )
         return model.ModelId(name, version)
+
+    @staticmethod
+    def _not_found(fault: str, alias: AliasSet | None, lacking: str) -> errors.ModelNotFound:
+        """Return the error for a name or version that is `lacking`, as an alias means it if any."""
+        if alias is None or lacking not in (alias.name, alias.version):
+            return errors.ModelNotFound(fault)
+        version = f"version {alias.version!r} of " if alias.version else ""
+        return errors.ModelNotFound(
+            f"alias {alias.alias!r} means {version}model {alias.name!r}, which went away: {fault}"
+        )
 
     def candidates(self, name: str, version: str = "") -> tuple[model.ModelId, ...]:
         """Return the ids that may answer a request for `name`, newest first.

@@ -63,7 +63,8 @@ def _read(
     if settings.is_file():
         return *_read_settings(settings), {}
     declared = _read_configuration(top, spec.description)
-    labels = triton_config.read_labels(top, declared.label_files)
+    labels = _own_labels(top) if spec.description else {}
+    labels |= triton_config.read_labels(top, declared.label_files)
     entries = [entry for entry in top.iterdir() if not content.is_hidden(entry.name)]
     is_triton = bool(declared.config)
     folders = {
@@ -97,6 +98,15 @@ def _read_configuration(top: Path, description: str) -> model_metadata.ModelDecl
         return triton_config.read(_text(configuration))
     except ValueError as error:
         raise ValueError(f"{triton_config.FILE}: {error}") from None
+
+
+def _own_labels(top: Path) -> dict[str, list[str]]:
+    """Return the labels of the folder's own configuration, in whose place another one came."""
+    try:
+        return triton_config.read_labels(top, _read_configuration(top, "").label_files)
+    except ValueError:
+        # What the other configuration replaces need not be right.
+        return {}
 
 
 def _read_settings(settings: Path) -> tuple[model_metadata.ModelDeclaration, Path]:

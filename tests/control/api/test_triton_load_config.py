@@ -131,3 +131,14 @@ def test_labels_come_as_files_beside_the_versions() -> None:
     for wrong in ({"1/b.txt": b"one"}, {"labels.txt": b"\xff", "1/b.txt": b""}):
         with pytest.raises(errors.InvalidRequest):
             triton_load_config.take_labels(declared, dict(wrong))
+
+
+def test_a_configuration_alone_keeps_the_labels() -> None:
+    labels = {"a": ["cat", "dog"], "b": ["one"]}
+    config = {"output": [{"name": "a", "data_type": "TYPE_FP32", "dims": [2]}]}
+    declared = triton_load_config.read(orjson.dumps(config).decode())
+    uploaded = triton_load_config.redeclare(OWN, declared, labels)
+    again = triton_load_config.redeclare(uploaded, triton_load_config.read("{}"))
+    assert orjson.loads(again.description)["labels"] == labels
+    newer = triton_load_config.redeclare(uploaded, declared, {"a": ["bird", "dog"]})
+    assert orjson.loads(newer.description)["labels"] == {"a": ["bird", "dog"], "b": ["one"]}

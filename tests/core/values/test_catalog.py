@@ -85,6 +85,22 @@ def test_an_alias_means_a_version_or_the_newest_unless_the_request_says_which() 
     assert [alias.alias for alias in models.aliases()] == ["any", "old"]
 
 
+def test_the_error_of_a_dangling_alias_says_what_it_meant_and_what_there_is() -> None:
+    models = catalog.Catalog([declared("a", "2"), declared("a", "10")])
+    models.apply(catalog.AliasSet("prod", "a", "3"))
+    models.apply(catalog.AliasSet("gone", "b", ""))
+    with pytest.raises(
+        errors.ModelNotFound,
+        match=r"alias 'prod' means version '3' of model 'a', which went away: .*there is: 2, 10$",
+    ):
+        models.resolve("prod")
+    with pytest.raises(errors.ModelNotFound, match="alias 'gone' means model 'b', which went"):
+        models.resolve("gone")
+    with pytest.raises(errors.ModelNotFound, match=r"^model 'a' has no version '4'"):
+        models.resolve("prod", "4")
+    assert models.resolve("prod", "2") == model.ModelId("a", "2")
+
+
 def test_a_cleared_alias_means_nothing() -> None:
     models = catalog.Catalog([declared("a"), catalog.AliasSet("x", "a")])
     assert models.alias("x")

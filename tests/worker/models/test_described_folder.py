@@ -156,3 +156,13 @@ def test_a_class_of_mlservers_is_loaded_with_its_settings(tmp_path: Path) -> Non
     # A class sees its model's name, so two models of equal bytes share no copy.
     other = dataclasses.replace(spec_of(tmp_path, trust=True), id=model.ModelId("other"))
     assert loader.make_recipe(other, one.stored, "cpu").key != one.key
+
+
+def test_a_description_from_elsewhere_keeps_the_labels_of_the_folder(triton: Path) -> None:
+    config = {"backend": "onnxruntime", "max_batch_size": 4, "default_model_filename": "net.onnx"}
+    description = json.dumps({"config": config, "labels": {}})
+    merged = recipe(triton, description=description).spec
+    assert json.loads(merged.description)["labels"] == {"y": ["a", "b"]}
+    (triton / "config.pbtxt").write_text("what is replaced need not be right")
+    merged = recipe(triton, description=description).spec
+    assert json.loads(merged.description)["labels"] == {}

@@ -167,6 +167,20 @@ async def test_a_broken_replacement_leaves_what_was_and_is_told(
     assert await answer(host) == (5.0, "1")
 
 
+async def test_an_alias_of_a_version_answers_while_that_is_replaced(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
+    helpers.apply(host, catalog.AliasSet("prod", "m", "1"))
+    declare(host, storage.put("m/new", BROKEN))
+    for _ in range(2):
+        assert await answer(host, name="prod") == (2.0, "1")
+        await support.wait_until_async(lambda: not host.is_ready("m", "1"))
+    declare(host, storage.put("m/newer", times(5)))
+    await answer(host, name="prod")
+    await support.wait_until_async(lambda: host.residency.find_ready(model.ModelId("m")))
+    assert await answer(host, name="prod") == (5.0, "1")
+
+
 async def test_a_missing_replacement_leaves_what_was(
     host: model_host.ModelHost, storage: helpers.FakeStorage
 ) -> None:
