@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import Any
@@ -22,6 +23,12 @@ def test_processes_of_a_cluster_do_not_look_into_the_current_folder() -> None:
     task: Any = ray.remote(lambda: sys.flags.safe_path)
     own_variables = task.options(runtime_env={"env_vars": {"NAME": "value"}})
     assert ray.get([task.remote(), own_variables.remote()]) == [True, True]
+
+
+def test_processes_of_a_cluster_send_no_telemetry() -> None:
+    task: Any = ray.remote(lambda: os.environ.get("ORT_DISABLE_TELEMETRY"))
+    own_variables = task.options(runtime_env={"env_vars": {"NAME": "value"}})
+    assert ray.get([task.remote(), own_variables.remote()]) == ["1", "1"]
 
 
 @pytest.mark.parametrize("address", ["nonsense", "ray://h:10001", ":6379", "h:port"])

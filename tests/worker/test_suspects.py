@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from meshserve import errors
+from meshserve import errors, tasks
+from meshserve.core.memory.copy_lifecycle import CopyPhase
 from meshserve.core.values import catalog, containment, model
 from meshserve.protocol import inference
 from meshserve.worker.models import loader, model_host
@@ -159,6 +160,35 @@ async def test_a_suspect_is_answered_where_the_budget_has_no_room_for_a_process(
     assert await ask(host, 1) == 2.0
     assert host.residency.find_ready(M) == loader.alone_key(key)
     assert host.footprint(M).host_bytes < 40 << 20
+
+
+@pytest.mark.parametrize("ends", ["acquitted", "replaced"])
+async def test_a_trial_that_nobody_wants_once_it_is_loaded_convicts_nobody(
+    begin: Begin, storage: helpers.FakeStorage, ends: str
+) -> None:
+    host, key = await begin("__import__('time').sleep(0.5)")
+    suspect(host, key)
+    asked = tasks.spawn(ask(host, 1), "ask", is_awaited=True)
+    alone = loader.alone_key(key)
+    await support.wait_until_async(lambda: is_loading(host, alone))
+    if ends == "acquitted":
+        host.trials.apply(containment.SuspicionEnded(key))
+    else:
+        other = storage.put("mended", POISONED.format(load="pass  # mended"))
+        helpers.apply(host, *helpers.declared(helpers.spec("m", other)))
+    assert await asked == 2.0
+    # The copy that runs alone closes as soon as it is loaded: its process ends with exit code 0.
+    await support.wait_until_async(
+        lambda: alone not in host.residency.copies and not host._effects._tasks
+    )
+    await asyncio.sleep(0)
+    assert host.trials.findings(catalog.Catalog()) == ()
+    assert await ask(host, 1) == 2.0
+
+
+def is_loading(host: model_host.ModelHost, key: str) -> bool:
+    record = host.residency.copies.get(key)
+    return record is not None and record.state is CopyPhase.LOADING
 
 
 async def test_a_changed_artifact_is_beyond_suspicion_and_quarantine(

@@ -192,14 +192,17 @@ class CopyEffects:
             self._storage.give_up(recipe.spec.uri)
             self._emit(ev.CopyLoadFailed(key, error, recipe.death_by(error)))
             return
-        self._residents[key] = self._make_resident(recipe, loaded_copy)
+        resident = self._residents[key] = self._make_resident(recipe, loaded_copy)
         self.memory.mapped_bytes += loaded_copy.mapped_bytes
         # What the process of a trial takes beyond the model is not booked (`measure_memory`).
         footprint = record.need if loader.tried_key(key) else loaded_copy.footprint
         if loaded_copy.is_measured and not loader.tried_key(key):
             self._remember(recipe, loaded_copy, record.names)
         self._emit(ev.CopyLoaded(key, footprint, loaded_copy.load_s))
-        self._isolated.begin(key, loaded_copy.process)
+        # A copy that nobody wants any more is freed by that event, and the end of its process is
+        # then no death: it would put a trial's model into quarantine.
+        if self._residents.get(key) is resident:
+            self._isolated.begin(key, loaded_copy.process)
 
     def _remember(
         self,
