@@ -191,6 +191,21 @@ def is_loading(host: model_host.ModelHost, key: str) -> bool:
     return record is not None and record.state is CopyPhase.LOADING
 
 
+async def test_a_suspect_whose_library_takes_much_is_no_hog_where_memory_is_short(
+    begin: Begin,
+) -> None:
+    # A class is expected to take 32 MiB, so without its library it might grow to 128.
+    host, key = await begin(
+        "self.library = bytearray(os.urandom(1 << 20)) * 160", memory=model.Footprint(40 << 20)
+    )
+    suspect(host, key)
+    assert await ask(host, 1) == 2.0
+    host._effects.measure_memory()
+    assert await ask(host, 1) == 2.0
+    assert host.residency.find_ready(M) == loader.alone_key(key)
+    assert host.trials.findings(catalog.Catalog()) == ()
+
+
 async def test_a_changed_artifact_is_beyond_suspicion_and_quarantine(
     begin: Begin, storage: helpers.FakeStorage
 ) -> None:

@@ -107,8 +107,10 @@ class IsolatedCopies:
         }
         server_bytes = self._launcher.server_bytes()
         if worker_bytes + server_bytes + sum(taken_bytes.values()) > self._budget_bytes:
+            # A trial is booked without its process and library, which alone may take more than the
+            # growth that is allowed: an innocent model would be convicted.
             booked_bytes = {
-                process: records[key].booked.host_bytes
+                process: max(process.footprint_bytes, records[key].booked.host_bytes)
                 for key, process in self._serving.items()
                 if key in records
             }

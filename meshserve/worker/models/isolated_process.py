@@ -34,7 +34,8 @@ class IsolatedProcess:
     """A process that runs one model. Threads may call it side by side.
 
     `key` is that of the copy and `death` is None while it lives. `stopped_for` is why it was killed
-    from here, empty if it was not. `mapped_bytes` are those of files that its model has mapped.
+    from here, empty if it was not. `mapped_bytes` are those of files that its model has mapped,
+    and `footprint_bytes` what it took after its load, library included; 0 until then.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class IsolatedProcess:
         self.death: process_death.ProcessDeath | None = None
         self.stopped_for = ""
         self.mapped_bytes = 0
+        self.footprint_bytes = 0
         self._kill = kill
         self._control = control
         self._idle = [connection]
@@ -188,7 +190,8 @@ class IsolatedProcess:
             if self._is_dead.wait(CLOSE_S):
                 raise errors.ModelDied(str(self.death)) from None
             raise
-        return own_bytes + self.mapped_bytes
+        self.footprint_bytes = own_bytes + self.mapped_bytes
+        return self.footprint_bytes
 
     def memory_bytes(self) -> int:
         """Return the bytes that the process takes now; 0 once it is dead."""
