@@ -1,8 +1,9 @@
 """The choice of the copy that answers a request: a good one, before any that may not load.
 
 A request without a version means the newest one that has loaded. A newer one that was never tried
-is tried beside it, and one that failed is passed over until its next try is due. A replaced model
-keeps its copy, under an id of its own, until the new one is loaded.
+is tried beside it, or first if the older one has left memory. One that failed is passed over until
+its next try is due. A replaced model keeps its copy, under an id of its own, until the new one is
+loaded.
 """
 
 from __future__ import annotations
@@ -88,12 +89,20 @@ class VersionChoice:
         for id_ in candidates:
             standing = self.standing(id_, now_s)
             if standing is Standing.GOOD:
-                better = passed[Standing.UNTRIED] + passed[Standing.DUE]
+                untried = passed[Standing.UNTRIED]
+                # Both must be loaded, so the request waits for the one that was wished last.
+                if untried and not self._is_in_memory(id_):
+                    return Choice(untried[0])
+                better = untried + passed[Standing.DUE]
                 return Choice(id_, better[0] if better else None)
             passed[standing].append(id_)
         # Nothing has loaded yet, so the request waits for the first load that may succeed.
         every = [id_ for ids in passed.values() for id_ in ids]
         return Choice(every[0]) if every else None
+
+    def _is_in_memory(self, id_: model.ModelId) -> bool:
+        key = self._bindings[id_].key
+        return key is not None and self._records[key].is_in_memory
 
     def standing(self, id_: model.ModelId, now_s: float) -> Standing:
         """Return what is known of the candidate."""

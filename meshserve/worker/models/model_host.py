@@ -81,7 +81,8 @@ class ModelHost:
         Raises catalog_sync.MissedStep; then nothing is changed.
         """
         self._record_uses()
-        for change in self._follower.apply(step):
+        changes = self._follower.apply(step)
+        for change in changes:
             if isinstance(change, catalog.StandingChange):
                 self.trials.apply(change)
             elif isinstance(change, catalog.ModelWithdrawn):
@@ -91,6 +92,9 @@ class ModelHost:
                 fetched = self._effects.fetched_spec(change.spec.id)
                 if fetched is not None and not catalog_sync.can_share_copy(fetched, change.spec):
                     self._forget_model(change.spec.id, is_replaced=True)
+        for change in changes:
+            if isinstance(change, catalog.ModelDeclared):
+                self._leases.replace_soon(change.spec.id)
 
     def _forget_model(self, id_: model.ModelId, *, is_replaced: bool) -> None:
         keeps = is_replaced or self._leases.is_superseded(id_)

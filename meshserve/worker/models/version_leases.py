@@ -121,6 +121,15 @@ class VersionLeases:
             tasks.spawn(self._try(choice.trial), f"trial of {choice.trial}")
         return choice.id
 
+    def replace_soon(self, id_: model.ModelId) -> None:
+        """Begin to load what was declared under this id if an older copy in memory answers for it.
+
+        Otherwise the first request after a replacement, however late, would get the old answer.
+        """
+        with contextlib.suppress(errors.ModelNotFound):
+            for version in (id_.version, ""):
+                self.pick(id_.name, version)
+
     async def _try(self, id_: model.ModelId) -> None:
         declared = self._follower.catalog.declared(id_)
         timeout_s = declared.spec.load_timeout_s if declared else TRIAL_S

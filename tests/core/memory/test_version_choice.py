@@ -105,6 +105,17 @@ def test_a_good_version_that_was_evicted_is_loaded_again(versions: VersionPlay) 
     assert versions.choose(SECOND, FIRST) == version_choice.Choice(SECOND)
 
 
+def test_a_newer_version_is_tried_before_an_older_one_is_loaded_again(
+    versions: VersionPlay,
+) -> None:
+    versions.try_load(FIRST, is_good=True)
+    versions.send(ev.UnloadRequested(FIRST))
+    versions.finish_free_of("v1")
+    assert versions.choose(SECOND, FIRST) == version_choice.Choice(SECOND)
+    versions.try_load(SECOND, is_good=False)
+    assert versions.choose(SECOND, FIRST) == version_choice.Choice(FIRST)
+
+
 def test_a_version_whose_load_hangs_is_passed_over(versions: VersionPlay) -> None:
     versions.try_load(FIRST, is_good=True)
     versions.request_id(SECOND)

@@ -96,6 +96,27 @@ async def test_a_new_version_answers_once_it_is_loaded(
     assert await answer(host, "1") == (2.0, "1")
 
 
+@pytest.mark.parametrize("version", ["1", "2"], ids=["replaced", "newer"])
+async def test_what_comes_after_a_copy_in_memory_is_loaded_without_a_request(
+    host: model_host.ModelHost, storage: helpers.FakeStorage, version: str
+) -> None:
+    declare(host, storage.put("m/new", times(3)), version)
+    await support.wait_until_async(lambda: host.residency.find_ready(model.ModelId("m", version)))
+    assert await answer(host) == (3.0, version)
+
+
+async def test_what_comes_after_an_evicted_copy_answers_its_first_request(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
+    host.unload(model.ModelId("m", "1"))
+    await support.wait_until_async(lambda: not host.residency.find_ready(model.ModelId("m", "1")))
+    declare(host, storage.put("m/new", times(3)))
+    assert host.residency.find_ready(model.ModelId("m", "1")) is None
+    assert await answer(host) == (3.0, "1")
+    declare(host, storage.put("m/broken", BROKEN))
+    assert await answer(host) == (3.0, "1")
+
+
 async def test_a_broken_version_never_answers_and_is_told(
     host: model_host.ModelHost, storage: helpers.FakeStorage
 ) -> None:
