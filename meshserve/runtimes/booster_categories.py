@@ -63,7 +63,12 @@ def of_lightgbm(text: str, columns: Sequence[str] = ()) -> BoosterCategories | N
     LoadFailed if it is not known.
     """
     listed = _PANDAS.search(text)
-    lists = json.loads(listed[1]) if listed else None
+    try:
+        lists = json.loads(listed[1]) if listed else None
+    except json.JSONDecodeError:
+        raise errors.LoadFailed(
+            "the line pandas_categorical of the model's file is cut or damaged: copy the file again"
+        ) from None
     if not lists:
         return None
     names = tuple(_line(_NAMES, text).split(" "))

@@ -42,6 +42,9 @@ class Layout:
         for name in self.names:
             if (folder / name).is_file() and self._fits(folder / name):
                 return folder / name
+            # Triton's form of a model of several files: a folder with the name of its main file.
+            if (folder / name / name).is_file() and self._fits(folder / name / name):
+                return folder / name / name
         fitting = [
             file
             for file in visible_files(folder)

@@ -312,8 +312,8 @@ def _code(folder: Path, module: str) -> user_code.UserCode:
         spec = None
     if spec is None or spec.origin is None:
         raise errors.LoadFailed(
-            f"the module {module!r} of the class is neither in the model's folder "
-            f"(as {module.replace('.', '/')}.py) nor installed where the mesh runs"
+            f"the module {module!r} of the class that model-settings.json names is neither in the "
+            f"model's folder (as {module.replace('.', '/')}.py) nor installed where the mesh runs"
         )
     return user_code.UserCode(Path(spec.origin), installed=module, has_own_loop=True)
 

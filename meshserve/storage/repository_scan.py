@@ -32,6 +32,7 @@ from meshserve.storage import (
 )
 
 TEXT_BYTES_MAX = 1 << 20
+SETTINGS_DEPTH_MAX = 8
 SETTLE_NS = 1_000_000_000
 """A file that changed less than this ago may still be written to."""
 SKEW_NS = 10_000_000_000
@@ -350,16 +351,16 @@ def _folders(folder: Path) -> list[Path]:
     return [path for path in _visible(folder) if path.is_dir()]
 
 
-def _settings_files(folder: Path) -> Iterator[Path]:
-    """Yield MLServer's settings in the folder, or else those in the folders directly below."""
+def _settings_files(folder: Path, depth: int = 0) -> Iterator[Path]:
+    """Yield MLServer's settings in the folder, or else those in the folders below.
+
+    Folders of versions, which are whole numbers, are looked into, but not those in them.
+    """
     if (folder / mlserver_settings.FILE).is_file():
         yield folder / mlserver_settings.FILE
-        return
-    yield from (
-        path / mlserver_settings.FILE
-        for path in _folders(folder)
-        if (path / mlserver_settings.FILE).is_file()
-    )
+    elif depth < SETTINGS_DEPTH_MAX and not folder.name.isdecimal():
+        for path in _folders(folder):
+            yield from _settings_files(path, depth + 1)
 
 
 def _spec(

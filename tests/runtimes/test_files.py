@@ -53,6 +53,13 @@ def test_in_a_folder_the_usual_name_wins_and_two_of_a_kind_are_none(tmp_path: Pa
     assert LOOSE.find(tmp_path) == tmp_path / "model.toy"
 
 
+def test_a_folder_with_the_usual_name_has_the_file_in_it(tmp_path: Path) -> None:
+    (tmp_path / "model.toy").mkdir()
+    assert LOOSE.find(tmp_path) is None
+    write(tmp_path / "model.toy", model_toy=b"", weights_bin=b"")
+    assert LOOSE.find(tmp_path) == tmp_path / "model.toy" / "model.toy"
+
+
 def test_hidden_files_and_folders_don_t_count(tmp_path: Path) -> None:
     write(tmp_path, a_toy=b"")
     (tmp_path / ".b.toy").touch()

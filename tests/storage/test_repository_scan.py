@@ -163,6 +163,14 @@ def test_mlserver_versions_in_folders(tree: Tree) -> None:
     assert [problem[:7] for problem in tree.problems()] == ["sum/v3:"]
 
 
+def test_mlserver_settings_are_found_at_any_depth_but_not_below_versions(tree: Tree) -> None:
+    tree.put("team/group/iris/model-settings.json", "{}")
+    tree.put("team/sum/model-settings.json", "{}")
+    tree.put("m/1/assets/model-settings.json", "{}")
+    tree.put("m/1/model.onnx")
+    assert tree.ids() == ["m:1", "iris:1", "sum:1"]
+
+
 def test_a_folder_with_settings_is_one_model(tree: Tree) -> None:
     tree.put("model-settings.json", '{"name": "iris"}')
     tree.put("model.joblib")
