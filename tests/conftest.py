@@ -20,14 +20,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 ROOT = str(Path(__file__).parent.parent)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
 
+# No deadline for an example: a busy machine is no fault.
+hypothesis.settings.register_profile("new examples", deadline=None)
 # What CI says of a commit must not depend on chance; elsewhere new examples are searched for.
-hypothesis.settings.register_profile("ci", derandomize=True)
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 # `make test-core`: few examples, the same ones each time, in seconds.
 hypothesis.settings.register_profile(
-    "quick", max_examples=15, stateful_step_count=25, derandomize=True, database=None
+    "quick",
+    max_examples=15,
+    stateful_step_count=25,
+    derandomize=True,
+    database=None,
+    deadline=None,
 )
 hypothesis.settings.load_profile(
-    os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default")
+    os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "new examples")
 )
 
 
