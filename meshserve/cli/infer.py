@@ -96,9 +96,11 @@ def _ask_rest(mesh: admin.AdminClient, question: Question) -> dict[str, Any]:
         core.TensorSpec(spec["name"], spec["datatype"], tuple(spec["shape"]))
         for spec in metadata["inputs"]
     ]
+    is_loose = bool(metadata.get("has_loose_inputs"))
+    taken = arrays.TakenInputs(specs, is_loose, metadata.get("platform", ""))
     tensors = [
         _tensor(spec.name, spec.datatype, array)
-        for spec, array in arrays.fit_all(question.model, question.inputs, specs)
+        for spec, array in arrays.to_tensors(question.model, question.inputs, taken)
     ]
     try:
         return mesh.request("POST", f"{path}/infer", body={"inputs": tensors})

@@ -6,17 +6,87 @@ Values are cast to the model's datatypes if nothing is lost; otherwise an error 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from meshserve import errors
+from meshserve.client import columns
 from meshserve.core.values import model
 from meshserve.protocol import inference, tensors
 from meshserve.protocol.pb import inference_pb2 as pb
 
+TABLE_RANK = 2
+TORCH = "pytorch_libtorch"
+
 Inputs: TypeAlias = "npt.ArrayLike | Mapping[str, npt.ArrayLike]"
+
+
+class TakenInputs(NamedTuple):
+    """The inputs that a model takes, as its metadata has them.
+
+    `is_loose`: they may have other datatypes, and those of a data frame's columns other names.
+    `platform` is the model's.
+    """
+
+    specs: Sequence[model.TensorSpec]
+    is_loose: bool = False
+    platform: str = ""
+
+
+def to_tensors(
+    name: str, inputs: Any, taken: TakenInputs
+) -> Iterator[tuple[model.TensorSpec, np.ndarray]]:
+    """Yield each input of model `name` with its specification; missing texts are None.
+
+    A data frame's columns are inputs. If datatypes are loose, values keep their own, else they are
+    cast as by `fit_all`. Raises InvalidRequest as `fit_all` and `columns.natural` do.
+    """
+    if columns.is_frame(inputs):
+        if not columns.has_names(inputs):
+            inputs = inputs.to_numpy()
+        elif not taken.is_loose:
+            yield from _fit_frame(name, inputs, taken.specs)
+            return
+        else:
+            inputs = columns.of_frame(inputs)
+    if taken.is_loose:
+        yield from _natural_all(name, inputs, taken)
+    else:
+        yield from fit_all(name, inputs, taken.specs)
+
+
+def _fit_frame(
+    name: str, frame: Any, specs: Sequence[model.TensorSpec]
+) -> Iterator[tuple[model.TensorSpec, np.ndarray]]:
+    """Yield the columns of a frame, of shape [rows, 1] where the model has columns so."""
+    natural = {
+        key: columns.natural(key, values).array for key, values in columns.of_frame(frame).items()
+    }
+    ranks = {spec.name: len(spec.shape) for spec in specs}
+    shaped = {
+        key: array.reshape(-1, 1) if ranks.get(key) == TABLE_RANK else array
+        for key, array in natural.items()
+    }
+    yield from fit_all(name, shaped, specs)
+
+
+def _natural_all(
+    name: str, inputs: Any, taken: TakenInputs
+) -> Iterator[tuple[model.TensorSpec, np.ndarray]]:
+    if not isinstance(inputs, Mapping):
+        if len(taken.specs) != 1:
+            raise errors.InvalidRequest(
+                f"model {name} takes {len(taken.specs) or 'undeclared'} inputs: "
+                "give a dict of arrays by name, or a data frame"
+            )
+        inputs = {taken.specs[0].name: inputs}
+    # A list of fractions becomes float32 in torch.
+    floats = "FP32" if taken.platform == TORCH else "FP64"
+    for key, values in inputs.items():
+        datatype, array = columns.natural(key, values, floats)
+        yield model.TensorSpec(key, datatype, array.shape), array
 
 
 def fit_all(

@@ -15,7 +15,7 @@ import numpy as np
 from meshserve import errors
 from meshserve.client import arrays
 from meshserve.core.values import model
-from meshserve.protocol import paths, tensors
+from meshserve.protocol import parameters, paths, tensors
 from meshserve.protocol.pb import inference_pb2 as pb
 
 T = TypeVar("T")
@@ -34,13 +34,18 @@ Steps: TypeAlias = Generator[UnaryCall, Any, T]
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """A model's versions, inputs and outputs. A -1 in a shape stands for any size."""
+    """A model's versions, inputs and outputs. A -1 in a shape stands for any size.
+
+    `has_loose_inputs`: inputs may have other datatypes than these, as for tabular models; or nobody
+    declared them, so `inputs` are what was seen.
+    """
 
     name: str
     versions: tuple[str, ...]
     platform: str
     inputs: tuple[model.TensorSpec, ...]
     outputs: tuple[model.TensorSpec, ...]
+    has_loose_inputs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,12 @@ class Conversation:
             tuple(_spec(tensor) for tensor in side) for side in (answer.inputs, answer.outputs)
         )
         metadata = ModelMetadata(
-            answer.name, tuple(answer.versions), answer.platform, inputs, outputs
+            answer.name,
+            tuple(answer.versions),
+            answer.platform,
+            inputs,
+            outputs,
+            answer.has_loose_inputs,
         )
         self._metadata[name, version] = metadata
         return metadata
@@ -127,8 +137,10 @@ def _infer(request: PredictRequest, metadata: ModelMetadata) -> Steps[Prediction
         model_name=request.model, model_version=request.version, id=request.request_id
     )
     # Tensors are sent as raw bytes: typed contents would need a Python object for each number.
-    for spec, array in arrays.fit_all(request.model, request.inputs, metadata.inputs):
-        message.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
+    taken = arrays.TakenInputs(metadata.inputs, metadata.has_loose_inputs, metadata.platform)
+    for spec, array in arrays.to_tensors(request.model, request.inputs, taken):
+        added = message.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
+        array = parameters.mark_nulls(array, added)  # noqa: PLW2901 raw bytes have no null
         message.raw_input_contents.append(tensors.to_raw(array))
     for name in request.outputs:
         message.outputs.add(name=name)

@@ -40,8 +40,10 @@ class Client:
         """Return the model's answer: one array if it has one output, otherwise a dict by name.
 
         `inputs` is an array if the model has one input, otherwise a dict of arrays by name; a list
-        or string may stand for an array. Shapes must fit the model's metadata; datatypes are cast
-        if nothing is lost. `outputs` names the outputs to return, by default all.
+        or string may stand for an array. The columns of a data frame are inputs by their names.
+        Shapes must fit the model's metadata; datatypes are cast if nothing is lost, and stay as
+        they are for tabular models and those that declare no inputs. `outputs` names the outputs to
+        return, by default all.
 
         Raises InvalidRequest for inputs that don't fit the model, and every error of the server.
         """

@@ -135,6 +135,9 @@ def _raw_inputs(
                 f"input {name!r} has contents beside raw_input_contents: use one of the two for all"
             )
         array = tensors.from_raw(content, datatype, tensor.shape[:], name)
+        if datatype == "BYTES" and parameters.NULLS in tensor.parameters:
+            parameters.restore_nulls(array, tensor.parameters)
+            datatype = tensors.GAPS
         inputs[name] = WireTensor(datatype, array)
     return inputs
 

@@ -62,13 +62,18 @@ class IndexEntry:
 
 def metadata_message(description: ServedModel) -> pb.ModelMetadataResponse:
     """Return the answer of ModelMetadata."""
-    return pb.ModelMetadataResponse(
+    signature = description.signature
+    message = pb.ModelMetadataResponse(
         name=description.id.name,
         versions=description.versions,
         platform=description.platform,
-        inputs=_tensors(description.signature.inputs),
-        outputs=_tensors(description.signature.outputs),
+        inputs=_tensors(signature.inputs),
+        outputs=_tensors(signature.outputs),
     )
+    is_undeclared = signature.is_open and not signature.inputs
+    if signature.table is not None or signature.has_open_inputs or is_undeclared:
+        message.has_loose_inputs = True
+    return message
 
 
 def _tensors(specs: Sequence[model.TensorSpec]) -> list[pb.ModelMetadataResponse.TensorMetadata]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Container, Iterable, Mapping
 from typing import Any, Final
 
+import numpy as np
 import orjson
 
 from meshserve import errors
@@ -22,6 +23,9 @@ SEQUENCE: Final = ("sequence_id", "sequence_start", "sequence_end")
 
 CLASSIFICATION: Final = "classification"
 """The parameter of an output that asks for its best classes, see `protocol/classification.py`."""
+
+NULLS: Final = "meshserve_nulls"
+"""The parameter of a BYTES input in raw contents that says which texts are missing: `0,3`."""
 
 SECRET_PARTS: Final = (
     *("auth", "cookie", "cert", "credential", "jwt", "key", "password", "passwd"),
@@ -91,6 +95,36 @@ def refuse_sequence(parameters: Mapping[str, object]) -> None:
             raise errors.InvalidRequest(
                 f"{name}: sequences are not offered: each request is on its own"
             )
+
+
+def mark_nulls(array: np.ndarray, sent: pb.ModelInferRequest.InferInputTensor) -> np.ndarray:
+    """Return texts of any shape with empty ones for None, whose places the tensor's parameter says.
+
+    Raw contents have no null, as JSON has it.
+    """
+    if not array.dtype.hasobject:
+        return array
+    flat = array.ravel()
+    places = [place for place, item in enumerate(flat.tolist()) if item is None]
+    if not places:
+        return array
+    sent.parameters[NULLS].string_param = ",".join(map(str, places))
+    filled = flat.copy()
+    filled[places] = b""
+    return filled.reshape(array.shape)
+
+
+def restore_nulls(array: np.ndarray, parameters: Mapping[str, pb.InferParameter]) -> None:
+    """Put None into texts of any shape where their tensor's parameter says so.
+
+    Raises InvalidRequest for places that it does not have.
+    """
+    text = parameters[NULLS].string_param
+    # Without signs: a negative place would count from the end.
+    places = [int(place) if place.isdecimal() else array.size for place in text.split(",")]
+    if max(places) >= array.size:
+        raise errors.InvalidRequest(f"parameter {NULLS} must be places in the tensor, as 0,3")
+    array.reshape(array.size)[places] = None
 
 
 def refuse_tensor(parameters: Container[str], tensor: str) -> None:

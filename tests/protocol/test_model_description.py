@@ -26,6 +26,21 @@ OUTPUTS = [
 ]
 
 
+def test_metadata_of_what_nobody_declared_says_so() -> None:
+    named = model.Signature((model.TensorSpec("x", "", ()),), (), has_open_inputs=True)
+    shown = model_description.ServedModel(ID, ("3",), named, "pytorch_libtorch")
+    metadata = model_description.metadata_json(shown)
+    assert metadata["inputs"] == [{"name": "x", "datatype": "", "shape": []}]
+    assert metadata["has_loose_inputs"] is True
+    config = model_description.config_json(shown)
+    assert [(tensor["name"], tensor["data_type"]) for tensor in config["input"]] == [
+        ("x", "TYPE_INVALID")
+    ]
+    table = model.Signature((model.TensorSpec("x", "FP64", (-1, 2)),), (), table=model.Table())
+    rows = model_description.ServedModel(ID, ("3",), table, "sklearn")
+    assert model_description.metadata_message(rows).has_loose_inputs
+
+
 def test_metadata_is_the_signature() -> None:
     expected = {
         "name": "m",

@@ -5,11 +5,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 
 from meshserve import errors
-from meshserve.protocol import inference, parameters, rest
+from meshserve.protocol import inference, parameters, rest, tensors
 from meshserve.protocol.pb import inference_pb2 as pb
 
 HEADERS = ((b"X-Tenant", b"acme"), (b"x-tenant", b"two"), (b"user-agent", b"curl/8"))
@@ -126,3 +127,24 @@ def test_sequences_and_shared_memory_are_refused() -> None:
         parameters.refuse_sequence({"sequence_id": 4})
     with pytest.raises(errors.InvalidRequest, match="shared memory"):
         parameters.refuse_tensor({"shared_memory_region": "r"}, "input 'x'")
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 2)])
+def test_missing_texts_cross_raw_contents(shape: tuple[int, ...]) -> None:
+    texts = np.array([b"a", None, b"", None], object).reshape(shape)
+    message = pb.ModelInferRequest()
+    sent = message.inputs.add(name="x", datatype="BYTES", shape=shape)
+    message.raw_input_contents.append(tensors.to_raw(parameters.mark_nulls(texts, sent)))
+    tensor = inference.call_from_message(message).inputs["x"]
+    assert tensor.array.tolist() == texts.tolist()
+    assert tensor.datatype == tensors.GAPS
+
+
+@pytest.mark.parametrize("places", ["", "-1", "4", "0,x", "1.5"])
+def test_places_of_missing_texts_are_checked(places: str) -> None:
+    message = pb.ModelInferRequest()
+    sent = message.inputs.add(name="x", datatype="BYTES", shape=[2])
+    sent.parameters[parameters.NULLS].string_param = places
+    message.raw_input_contents.append(tensors.to_raw(np.array([b"a", b"b"], object)))
+    with pytest.raises(errors.InvalidRequest, match="must be places in the tensor"):
+        inference.call_from_message(message)
