@@ -124,11 +124,16 @@ class ArtifactCache:
         with self.temp() as folder:
             self.entries.remove(self.entries.path(digest, cache_entries.FOLDER), folder / "bad")
 
-    def find_source(self, uri: str) -> source_index.KnownSource | None:
-        """Return what a fetch by any process learned of a source, if its content is still here."""
-        known = self._index.read(uri)
+    def find_source(self, uri: str, stamp: str | None = None) -> source_index.KnownSource | None:
+        """Return what fetches by any process learned of a source, if its content is still here.
+
+        That is the newest content, or the one whose stamp begins with `stamp`.
+        """
+        records = self._index.read(uri)
+        if stamp is not None:
+            records = tuple(record for record in records if record.is_of(stamp))
         # A trim may have removed the content since.
-        return known if known is not None and self.has(known) else None
+        return records[0] if records and self.has(records[0]) else None
 
     def remember_source(self, uri: str, known: source_index.KnownSource) -> None:
         """Write down what a source held."""

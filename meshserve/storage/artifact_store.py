@@ -7,6 +7,7 @@ import contextlib
 import functools
 import logging
 import re
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from meshserve.storage import (
     model_uri,
     remote_source,
     scrub,
+    settling,
     single_flight,
     source_index,
 )
@@ -34,6 +36,9 @@ TRIM_SHARE = 1 / 32
 ENTRY_BYTES = 8192
 """The approximate size on disk of an entry, besides its files."""
 YOUNG_S = 300.0
+SETTLED_TIMEOUT_S = 30.0
+"""A load waits this long for files that are being written; callers have deadlines of their own."""
+SETTLED_POLL_S = 0.25
 TRIES = 3
 """Tries of a fetch, because a trim may remove an old entry just as it is fetched again."""
 
@@ -54,10 +59,12 @@ class ArtifactStore:
         artifact_bytes_max: int,
         *,
         young_s: float = YOUNG_S,
+        settle_s: float = settling.SETTLE_NS / 1e9,
     ) -> None:
         self._cache = artifact_cache.ArtifactCache(
             Path(cache_path), size_bytes_max, artifact_bytes_max, young_s
         )
+        self._settle_ns = int(settle_s * 1e9)
         self._known: dict[str, source_index.KnownSource] = {}
         self._artifacts: dict[str, model_runtime.Artifact] = {}
         self._flights: single_flight.SingleFlight[source_index.KnownSource] = (
@@ -96,7 +103,9 @@ class ArtifactStore:
                 f"the checksum {checksum!r} is not sha256: and 64 hexadecimal digits"
             )
         for _ in range(TRIES):
-            known = await self._flights.join(source.uri, lambda: self._bring(source))
+            known = await self._flights.join(
+                f"{source.uri}#{source.stamp}", lambda: self._bring(source)
+            )
             if checksum not in ("", known.checksum):
                 raise errors.LoadFailed(
                     f"{source.shown} has the checksum {known.checksum}, but {checksum} was expected"
@@ -138,7 +147,7 @@ class ArtifactStore:
             if self._scrub is None:
                 self._scrub = tasks.spawn(scrub.keep_scrubbing(self._cache), "scrub of the cache")
             if source.kind == "local":
-                known = await self._in_thread(local_source.bring, source, self._cache)
+                known = await self._bring_local(source)
             else:
                 known = await remote_source.bring(source, self._cache, self._in_thread)
         except OSError as error:
@@ -147,6 +156,19 @@ class ArtifactStore:
         self._artifacts.pop(source.uri, None)
         self._trim_after(known.size_bytes)
         return known
+
+    async def _bring_local(self, source: model_uri.ModelUri) -> source_index.KnownSource:
+        """Bring local files, once nobody writes them any more. Raises LoadFailed."""
+        ends_s = time.monotonic() + SETTLED_TIMEOUT_S
+        while True:
+            try:
+                return await self._in_thread(
+                    local_source.bring, source, self._cache, self._settle_ns
+                )
+            except local_source.NotSettled:
+                if time.monotonic() >= ends_s:
+                    raise
+            await asyncio.sleep(SETTLED_POLL_S)
 
     def _trim_after(self, more_bytes: int) -> None:
         self._untrimmed_bytes += more_bytes + ENTRY_BYTES

@@ -9,12 +9,20 @@ files while the disk is full, are used where they lie.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import time
 from pathlib import Path
 
 from meshserve import errors
-from meshserve.storage import artifact_cache, cache_entries, content, model_uri, source_index
+from meshserve.storage import (
+    artifact_cache,
+    cache_entries,
+    content,
+    model_uri,
+    settling,
+    source_index,
+)
 
 REMEMBERED_BYTES_MIN = 1 << 20
 """Digests of smaller files are not kept on disk: reading the files again is cheaper."""
@@ -23,30 +31,75 @@ FRESH_S = 2.0
 TRIES = 3
 
 
+class NotSettled(errors.LoadFailed):
+    """The files are not what is declared, and must not be served as they are now."""
+
+
 def bring(
-    source: model_uri.ModelUri, cache: artifact_cache.ArtifactCache
+    source: model_uri.ModelUri,
+    cache: artifact_cache.ArtifactCache,
+    settle_ns: int = settling.SETTLE_NS,
 ) -> source_index.KnownSource:
-    """Bring the source's present content into the cache. Raises LoadFailed for a user."""
+    """Bring the content that the source means into the cache: its declared, or else settled one.
+
+    Raises LoadFailed for a user, or NotSettled if another content is there, or only half of it.
+    """
     path = Path(source.path)
     try:
         for _ in range(TRIES):
             stamp = content.stamp(path)
-            known = _find_or_take(source, stamp, cache)
+            known = cache.find_source(source.uri, source.stamp or stamp.text)
+            if known is not None and (not known.place or known.stamp == stamp.text):
+                return known
+            if not (source.stamp and stamp.text.startswith(source.stamp)):
+                _check_settled(source, settle_ns)
+            known = _take_whole(source, stamp, cache)
             # What changed while it was read may be a part of each content.
             if content.stamp(path).text == stamp.text:
                 return known
-    except OSError as error:
-        # An error of the cache's own disk is not the source's.
-        if not str(error.filename).startswith(source.path):
-            raise
-        raise errors.LoadFailed(f"{source.shown}: {reason(error)}") from None
-    raise errors.LoadFailed(
+    except (OSError, errors.LoadFailed) as error:
+        return _find_gone(source, cache, error)
+    raise NotSettled(
         f"{source.shown} is being written: it changed whenever it was read", retry_after_s=1.0
     )
 
 
+def _check_settled(source: model_uri.ModelUri, settle_ns: int) -> None:
+    """Raise NotSettled if the files are being written, or surely not what is declared."""
+    if settling.is_being_written(Path(source.path), time.time_ns(), settle_ns):
+        raise NotSettled(f"{source.shown} is being written", retry_after_s=1.0)
+    if source.is_stamped_here:
+        raise NotSettled(
+            f"{source.shown} has changed since it was declared, and what it was is not in the "
+            "cache any more: load the model to take the files as they are now",
+            retry_after_s=1.0,
+        )
+
+
+def _find_gone(
+    source: model_uri.ModelUri, cache: artifact_cache.ArtifactCache, error: Exception
+) -> source_index.KnownSource:
+    """Return the declared content from the cache although its files can't be read; else raise."""
+    if isinstance(error, NotSettled):
+        raise error
+    # An error of the cache's own disk is not the source's.
+    if isinstance(error, OSError) and not str(error.filename).startswith(source.path):
+        raise error
+    known = cache.find_source(source.uri, source.stamp) if source.stamp else None
+    if known is not None and not known.place:
+        return known
+    if isinstance(error, OSError):
+        raise errors.LoadFailed(f"{source.shown}: {reason(error)}") from None
+    raise error
+
+
 def is_current(source: model_uri.ModelUri, known: source_index.KnownSource) -> bool:
-    """Return whether the source's stamp is still that of the known content."""
+    """Return whether the known content is what the source means.
+
+    That is the declared content, if it was copied into the cache, and else the present one.
+    """
+    if source.stamp and not known.place:
+        return known.is_of(source.stamp)
     try:
         return content.stamp(Path(source.path)).text == known.stamp
     except (OSError, errors.LoadFailed):
@@ -63,16 +116,17 @@ def reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _find_or_take(
+def _take_whole(
     source: model_uri.ModelUri, stamp: content.Stamp, cache: artifact_cache.ArtifactCache
 ) -> source_index.KnownSource:
-    before = cache.find_source(source.uri)
-    if before is not None and before.stamp == stamp.text:
-        return before
     path = Path(source.path)
     is_archive = source.is_archive and path.is_file()
     known = _unpack(path, stamp, cache) if is_archive else _take(path, stamp, cache)
-    if known.stamp and (is_archive or known.size_bytes >= REMEMBERED_BYTES_MIN):
+    if source.stamp and stamp.text.startswith(source.stamp):
+        # It was seen to be settled when it was declared, or somebody said that it was whole.
+        known = dataclasses.replace(known, stamp=stamp.text)
+    is_worth = is_archive or source.stamp or known.size_bytes >= REMEMBERED_BYTES_MIN
+    if known.stamp and is_worth:
         cache.remember_source(source.uri, known)
     return known
 

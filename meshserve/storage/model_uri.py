@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from meshserve import errors
 
@@ -15,6 +17,9 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 OBJECTS = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 SUPPORTED = "a path, file://, http(s)://, s3://, gs:// or az://"
 Kind = Literal["local", "http", "objects"]
+NODE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]
+"""This machine in stamps: inodes and times mean nothing on another one's disk."""
+STAMP = re.compile(r"([0-9a-f]{16})(?:-([0-9a-f]{4}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +27,17 @@ class ModelUri:
     """A parsed URI.
 
     `uri` is the URI, or a local path, however it was written. `path` is the local path, or the
-    part of the URI after the host. `shown` is for logs and errors, without credentials.
+    part of the URI after the host. `shown` is for logs and errors, without credentials. `stamp` is
+    empty, or the beginning of the `content.Stamp` of the files that are meant; `is_stamped_here`:
+    it was taken on this machine, so other files are other content.
     """
 
     uri: str
     kind: Kind
     path: str
     shown: str
+    stamp: str = ""
+    is_stamped_here: bool = False
 
     @property
     def name(self) -> str:
@@ -48,10 +57,10 @@ def parse(uri: str) -> ModelUri:
     """
     match = SCHEME.match(uri)
     if match is None:
-        return _local(uri, uri)
+        return _local(uri, uri, "")
     scheme = match[1].lower()
     if scheme == "file":
-        return _local(_file_path(uri), uri)
+        return _local(_file_path(uri), uri, urlsplit(uri).fragment)
     parts = urlsplit(uri)
     if scheme not in ("http", "https", *OBJECTS) or not parts.netloc:
         raise errors.LoadFailed(f"{redacted(uri)} can't be fetched: expected {SUPPORTED}")
@@ -60,6 +69,11 @@ def parse(uri: str) -> ModelUri:
     # As it is written: a key may hold `?`, `#` and `%`.
     _, _, key = uri.partition("://")[2].partition("/")
     return ModelUri(uri, "objects", key, redacted(uri))
+
+
+def stamped(path: str, stamp: str) -> str:
+    """Return the URI of a local file or folder whose `content.Stamp` has this text."""
+    return f"file://{quote(path)}#{stamp[:16]}-{NODE}"
 
 
 def redacted(uri: str) -> str:
@@ -82,11 +96,14 @@ def _file_path(uri: str) -> str:
     return unquote(parts.path)
 
 
-def _local(path: str, uri: str) -> ModelUri:
+def _local(path: str, uri: str, fragment: str) -> ModelUri:
     if not path.startswith("/"):
         raise errors.LoadFailed(
             f"{uri!r} can't be fetched: expected an absolute path or {SUPPORTED}"
         )
     if "\0" in path:
         raise errors.LoadFailed(f"{uri!r} can't be fetched: a path has no null characters")
-    return ModelUri(path, "local", path, path)
+    match = STAMP.fullmatch(fragment)
+    if match is None:
+        return ModelUri(path, "local", path, path)
+    return ModelUri(path, "local", path, path, match[1], is_stamped_here=match[2] == NODE)

@@ -17,7 +17,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from meshserve import errors
 from meshserve.core.interfaces import cluster_control
@@ -28,15 +28,19 @@ from meshserve.storage import (
     model_metadata,
     model_uri,
     repository_names,
+    settling,
     triton_config,
 )
 
 TEXT_BYTES_MAX = 1 << 20
+<<<<<<< HEAD
 SETTINGS_DEPTH_MAX = 8
 SETTLE_NS = 1_000_000_000
 """A file that changed less than this ago may still be written to."""
 SKEW_NS = 10_000_000_000
 """A time further ahead than this comes from another machine's wrong clock."""
+=======
+>>>>>>> f4abd72 (Serve only files that are whole: hidden and open files count as being written, and a load takes what was declared)
 WHOLE_NS = 0
 """The time of a scan that takes everything as written to its end, because somebody says so."""
 
@@ -162,7 +166,12 @@ class EntryScanner:
 
     def is_settling(self, changed_ns: int) -> bool:
         """Return whether a file that changed then may still be written to."""
-        return -SKEW_NS < self.now_ns - changed_ns < SETTLE_NS
+        return settling.is_recent(changed_ns, self.now_ns)
+
+    def is_being_written(self, path: Path) -> bool:
+        """Return whether a file or folder may still be written to. Raises as a stamp does."""
+        is_whole = self.now_ns == WHOLE_NS
+        return not is_whole and settling.is_being_written(path, self.now_ns)
 
 
 class _StillWrittenError(Exception):
@@ -300,8 +309,8 @@ class _Collector:
         """Return a version's stamp, or None for a new one that is still being written."""
         with self.noting(f"/{folder.name}"):
             stamp = content.stamp(folder)
-            if model.ModelId(name, version) in self._before or not self._scanner.is_settling(
-                stamp.touched_ns
+            if model.ModelId(name, version) in self._before or not self._scanner.is_being_written(
+                folder
             ):
                 return stamp
             self.is_settling = True
@@ -316,13 +325,15 @@ class _Collector:
         description: str = "",
     ) -> None:
         """Add a model of this node's disk, or what it was before if it is being written."""
-        if not self._scanner.is_settling(stamp.touched_ns):
-            uri = f"file://{quote(str(path.absolute()))}#{stamp.text[:16]}"
-            spec = _spec(self._scanner.pattern, declared, version, uri)
-            self._add_spec(dataclasses.replace(spec, description=description))
+        uri = model_uri.stamped(str(path.absolute()), stamp.text)
+        spec = _spec(self._scanner.pattern, declared, version, uri)
+        spec = dataclasses.replace(spec, description=description)
+        before = self._before.get(spec.id)
+        # Most scans find what the one before found, and need not look at hidden files.
+        if spec == before or not self._scanner.is_being_written(path):
+            self._add_spec(spec)
             return
         self.is_settling = True
-        before = self._before.get(model.ModelId(declared.name, version))
         if before is not None:
             self._add_spec(before)
 

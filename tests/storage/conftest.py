@@ -71,7 +71,7 @@ def make_file(tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.fixture
 async def artifacts(tmp_path: Path) -> AsyncIterator[artifact_store.ArtifactStore]:
-    store = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
+    store = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB, settle_s=0.0)
     yield store
     await store.close()
 

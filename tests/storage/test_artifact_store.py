@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.core.interfaces import model_runtime
-from meshserve.storage import artifact_store, model_uri
+from meshserve.storage import artifact_store, content, model_uri
 from tests import support
 from tests.storage.conftest import MIB, WRONG, age, bytes_of, files_below, sha, spoil
 
@@ -144,7 +144,7 @@ async def test_a_file_bigger_than_a_quarter_of_the_cache_is_used_in_place(
     tmp_path: Path, make_file: Callable[..., Path]
 ) -> None:
     path = make_file("big.pt", os.urandom(3 * MIB))
-    artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 8 * MIB, MIB)
+    artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 8 * MIB, MIB, settle_s=0.0)
     fetched = await artifacts.fetch(str(path), "")
     assert Path(fetched.path) == path
     assert hit(artifacts, str(path), "") == fetched
@@ -157,7 +157,7 @@ async def test_a_damaged_entry_is_replaced(
 ) -> None:
     path = str(make_file("a.onnx"))
     spoil(await artifacts.fetch(path, ""), b"")
-    other = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
+    other = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB, settle_s=0.0)
     assert bytes_of(await other.fetch(path, "")) == b"model"
     await other.close()
 
@@ -175,7 +175,7 @@ async def test_a_cache_that_can_not_be_written_is_named(
     tmp_path: Path, make_file: Callable[..., Path]
 ) -> None:
     (tmp_path / "cache").write_bytes(b"no folder")
-    artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), MIB, MIB)
+    artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), MIB, MIB, settle_s=0.0)
     with pytest.raises(errors.LoadFailed, match="cache of artifacts fails"):
         await artifacts.fetch(str(make_file("a.onnx")), "")
     await artifacts.close()
@@ -184,7 +184,9 @@ async def test_a_cache_that_can_not_be_written_is_named(
 async def test_held_artifacts_are_not_trimmed(
     tmp_path: Path, make_file: Callable[..., Path]
 ) -> None:
-    artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S)
+    artifacts = artifact_store.ArtifactStore(
+        str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S, settle_s=0.0
+    )
     paths = [str(make_file(f"{number}.bin", os.urandom(10_000))) for number in range(20)]
     held = await artifacts.fetch(paths[0], "")
     artifacts.hold(held)
@@ -206,7 +208,9 @@ async def test_held_artifacts_are_not_trimmed(
 async def test_artifacts_fetched_during_a_trim_exist(
     tmp_path: Path, make_file: Callable[..., Path]
 ) -> None:
-    artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S)
+    artifacts = artifact_store.ArtifactStore(
+        str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S, settle_s=0.0
+    )
     paths = [str(make_file(f"{number}.bin", os.urandom(10_000))) for number in range(40)]
     for _ in range(20):
         for entry in (tmp_path / "cache" / "objects").glob("*/*"):
@@ -218,7 +222,9 @@ async def test_artifacts_fetched_during_a_trim_exist(
 
 
 async def test_trimming_happens_by_itself(tmp_path: Path, make_file: Callable[..., Path]) -> None:
-    artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S)
+    artifacts = artifact_store.ArtifactStore(
+        str(tmp_path / "cache"), 100_000, MIB, young_s=YOUNG_S, settle_s=0.0
+    )
     objects = tmp_path / "cache" / "objects"
     for number in range(30):
         fetched = await artifacts.fetch(str(make_file(f"{number}.bin", os.urandom(10_000))), "")
@@ -230,7 +236,7 @@ async def test_trimming_happens_by_itself(tmp_path: Path, make_file: Callable[..
 async def test_closing_leaves_only_the_content(
     tmp_path: Path, make_file: Callable[..., Path]
 ) -> None:
-    artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, MIB)
+    artifacts = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, MIB, settle_s=0.0)
     held = await artifacts.fetch(str(make_file("a.onnx")), "")
     artifacts.hold(held)
     await artifacts.close()
@@ -297,7 +303,7 @@ async def test_a_damaged_copy_heals_under_another_name_and_in_another_process(
 ) -> None:
     fetched = await artifacts.fetch(str(make_file("a.onnx")), "")
     damage(Path(fetched.path), "flipped")
-    other = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB)
+    other = artifact_store.ArtifactStore(str(tmp_path / "cache"), 100 * MIB, 10 * MIB, settle_s=0.0)
     for store, name in ((artifacts, "b.onnx"), (other, "a.onnx"), (other, "c.onnx")):
         sound = await store.fetch(str(make_file(name)), "", verifies=True)
         assert bytes_of(sound) == b"model"
@@ -355,3 +361,28 @@ async def test_what_can_t_be_loaded_leaves_the_cache_first(
     artifacts.give_up(uri)
     await support.wait_until_async(lambda: not entry.exists(), what="it is dropped")
     artifacts.give_up("no uri")
+
+
+async def test_a_load_waits_until_the_file_is_written(
+    artifacts: artifact_store.ArtifactStore, make_file: Callable[..., Path]
+) -> None:
+    path = make_file("a.onnx", b"old")
+    with path.open("wb") as writing:
+        writing.write(b"ha")
+        writing.flush()
+        fetching = tasks.spawn(artifacts.fetch(str(path), ""), "fetch", is_awaited=True)
+        done, _ = await asyncio.wait([fetching], timeout=0.6)
+        assert not done
+        writing.write(b"lf and half")
+    assert bytes_of(await fetching) == b"half and half"
+
+
+async def test_a_declared_content_is_a_hit_without_a_look_at_its_source(
+    artifacts: artifact_store.ArtifactStore, make_file: Callable[..., Path]
+) -> None:
+    path = make_file("a.onnx", b"old", is_old=False)
+    uri = model_uri.stamped(str(path), content.stamp(path).text)
+    first = await artifacts.fetch(uri, "")
+    path.unlink()
+    assert await artifacts.fetch(uri, "") is first
+    assert await artifacts.fetch(uri, "", verifies=True) is first

@@ -21,7 +21,7 @@ from tests.storage.test_archives import zipped
 
 
 def bring(disk: artifact_cache.ArtifactCache, path: Path) -> Any:
-    return local_source.bring(model_uri.parse(str(path)), disk)
+    return local_source.bring(model_uri.parse(str(path)), disk, settle_ns=0)
 
 
 def test_a_file_is_copied_and_known_by_its_stamp(
@@ -111,3 +111,64 @@ def test_a_file_that_changes_at_each_read_is_refused(
 )
 def test_the_systems_errors_in_words(error: OSError, words: str) -> None:
     assert words in local_source.reason(error)
+
+
+# What a declaration means
+
+
+def declared(path: Path) -> model_uri.ModelUri:
+    return model_uri.parse(model_uri.stamped(str(path), content.stamp(path).text))
+
+
+def test_the_declared_content_comes_from_the_cache_while_another_is_there(
+    disk: artifact_cache.ArtifactCache, make_file: Callable[..., Path]
+) -> None:
+    path = make_file("a.onnx", is_old=False)
+    source = declared(path)
+    known = local_source.bring(source, disk)
+    assert known.digest == sha(b"model")
+    for change in (lambda: path.write_bytes(b"ha"), path.unlink):
+        change()
+        assert local_source.bring(source, disk) == known
+        assert local_source.is_current(source, known)
+    path.write_bytes(b"other")
+    newer = declared(path)
+    assert not local_source.is_current(newer, known)
+    assert local_source.bring(newer, disk).digest == sha(b"other")
+    assert local_source.bring(source, disk) == known
+
+
+def test_a_declared_content_that_is_gone_is_refused_and_not_replaced(
+    disk: artifact_cache.ArtifactCache, make_file: Callable[..., Path]
+) -> None:
+    path = make_file("a.onnx")
+    source = declared(path)
+    path.write_bytes(b"other")
+    with pytest.raises(local_source.NotSettled, match="is being written"):
+        local_source.bring(source, disk)
+    with pytest.raises(local_source.NotSettled, match="has changed since it was declared"):
+        local_source.bring(source, disk, settle_ns=0)
+
+
+def test_a_declaration_of_another_machine_means_the_settled_content(
+    disk: artifact_cache.ArtifactCache, make_file: Callable[..., Path]
+) -> None:
+    path = make_file("a.onnx")
+    for suffix in ("", "-0000" if model_uri.NODE != "0000" else "-1111"):
+        source = model_uri.parse(f"file://{path}#0123456789abcdef{suffix}")
+        with pytest.raises(local_source.NotSettled, match="is being written"):
+            local_source.bring(source, disk, settle_ns=60 * 10**9)
+        assert local_source.bring(source, disk, settle_ns=0).digest == sha(b"model")
+
+
+def test_half_of_a_file_is_never_brought(
+    disk: artifact_cache.ArtifactCache, make_file: Callable[..., Path]
+) -> None:
+    path = make_file("a.onnx")
+    source = declared(path)
+    with path.open("r+b") as writing:
+        writing.write(b"ot")
+        writing.flush()
+        for uri in (source, model_uri.parse(str(path))):
+            with pytest.raises(local_source.NotSettled, match="is being written"):
+                local_source.bring(uri, disk, settle_ns=0)

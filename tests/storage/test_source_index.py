@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -28,20 +29,30 @@ def test_a_written_source_is_read(
 ) -> None:
     kept = source_index.SourceIndex(tmp_path / "sources")
     kept.write(uri, known, tmp_path / "made")
-    assert kept.read(uri) == known
+    assert kept.read(uri)[0] == known
 
 
-def test_an_unknown_source_is_none(tmp_path: Path) -> None:
-    assert source_index.SourceIndex(tmp_path).read("/a") is None
+def test_an_unknown_source_is_nothing(tmp_path: Path) -> None:
+    assert source_index.SourceIndex(tmp_path).read("/a") == ()
 
 
 @pytest.mark.parametrize("spoiled", [b"", b"{", b"[]", b'{"stamp": 1}', b'{"unknown": 1}', b"\xff"])
-def test_an_unreadable_source_is_none(tmp_path: Path, spoiled: bytes) -> None:
+def test_an_unreadable_source_is_nothing(tmp_path: Path, spoiled: bytes) -> None:
     kept = source_index.SourceIndex(tmp_path / "sources")
     kept.write("/a", KNOWN, tmp_path / "made")
     for path in (tmp_path / "sources").rglob("*.json"):
         path.write_bytes(spoiled)
-    assert kept.read("/a") is None
+    assert kept.read("/a") == ()
+
+
+def test_the_last_contents_are_known_each_once_and_the_newest_first(tmp_path: Path) -> None:
+    kept = source_index.SourceIndex(tmp_path / "sources")
+    for stamp in ("a", "b", "c", "d", "e", "b"):
+        known = dataclasses.replace(KNOWN, stamp=stamp)
+        kept.write("/a", known, tmp_path / "made")
+    assert [known.stamp for known in kept.read("/a")] == ["b", "e", "d", "c"]
+    assert kept.read("/a")[0].is_of("b")
+    assert not dataclasses.replace(KNOWN, stamp="").is_of("")
 
 
 def test_a_record_holds_no_credentials(tmp_path: Path) -> None:

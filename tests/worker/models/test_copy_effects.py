@@ -44,7 +44,7 @@ async def attaching(tmp_path: Path) -> AsyncIterator[model_host.ModelHost]:
     """A host with two models of 4 MiB in a real store."""
     first = model_host.ModelHost(
         helpers.settings(memory=BUDGET),
-        artifact_store.ArtifactStore(str(tmp_path / "cache"), 1 << 30, 1 << 30),
+        artifact_store.ArtifactStore(str(tmp_path / "cache"), 1 << 30, 1 << 30, settle_s=0.0),
     )
     helpers.apply(first, *helpers.declared(*(save(tmp_path, name) for name in NAMES)))
     yield first
