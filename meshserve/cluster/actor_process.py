@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import ray
 
 from meshserve import errors
+from meshserve.cluster import process_watch
 from meshserve.core.values import model
 
 P = ParamSpec("P")
@@ -64,5 +65,9 @@ def kill_this_actor() -> None:
 
 
 def make_run_dir(run_dir: str) -> None:
-    """Create the folder for this node's Unix sockets, readable by this user alone."""
+    """Create the folder for this node's Unix sockets, readable by this user alone.
+
+    This process is watched from then on (`process_watch`).
+    """
     Path(run_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+    process_watch.register(run_dir)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from meshserve import errors
-from meshserve.cluster import actor_process
+from meshserve import errors, tasks
+from meshserve.cluster import actor_process, process_watch
 from meshserve.core.values import reports, snapshots
 from meshserve.gateway import gateway
 from meshserve.gateway.envoy import envoy_process
@@ -22,6 +22,8 @@ class GatewayActor:
         self._gateway = make(run_dir)
         self._node = actor_process.node_id()
         self._is_started = False
+        self._run_dir = run_dir
+        self._watch: asyncio.Task[None] | None = None
 
     @actor_process.errors_as_values
     async def start(self, snap: snapshots.GatewaySnapshot) -> reports.GatewayReport:
@@ -34,6 +36,8 @@ class GatewayActor:
         else:
             await _raising_unavailable(self._gateway.start(snap))
             self._is_started = True
+            # Each node has one gateway, which has little else to do.
+            self._watch = tasks.spawn(process_watch.watch(self._run_dir), "process-watch")
         return self._gateway.report(self._node)
 
     async def live(self) -> None:
@@ -56,6 +60,8 @@ class GatewayActor:
         """Answer the accepted requests, then stop the gateway."""
         await self._gateway.drain(actor_process.DRAIN_S)
         await self._gateway.stop()
+        if self._watch is not None:
+            self._watch.cancel()
 
 
 async def _raising_unavailable(work: Awaitable[None]) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import concurrent.futures
 import shutil
-import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,22 @@ from tests.e2e import running
 from tests.faults import traffic
 
 pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(240)]
+
+# While it runs, nothing else does in its worker: neither requests nor changes.
+HOLDS_THE_GIL = """
+import ctypes, pathlib
+
+class Model:
+    inputs = [("x", "FP32", [-1, 8])]
+    outputs = [("y", "FP32", [-1, 8])]
+
+    def predict(self, inputs):
+        armed = pathlib.Path("ARMED")
+        if armed.exists():
+            armed.unlink()
+            ctypes.PyDLL(None).sleep(9)
+        return {"y": inputs["x"]}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +92,17 @@ def test_a_change_that_the_worker_does_not_take_is_no_success(
     first, second = (traffic.write_model(tmp_path / f"{n}.onnx", n) for n in (8, 9))
     mesh.http.put("/mesh/v1/models/late", json={"uri": str(first)}).raise_for_status()
     assert scaled(mesh, "late") == 8.0
-    pid = mesh.workers()["default-0"]["pid"]
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    code, armed = tmp_path / "model.py", tmp_path / "armed"
+    code.write_text(HOLDS_THE_GIL.replace("ARMED", str(armed)))
+    entry = {"uri": str(code), "runtime": "python", "trust": True}
+    mesh.http.put("/mesh/v1/models/busy", json=entry).raise_for_status()
+    mesh.http.post("/mesh/v1/models/busy/load").raise_for_status()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        armed.touch()
+        busy = pool.submit(scaled, mesh, "busy")
+        support.wait_until(lambda: not armed.exists(), 60, "the model runs")
         late = mesh.http.put("/mesh/v1/models/late", json={"uri": str(second)})
-    finally:
-        os.kill(pid, signal.SIGCONT)
+        assert busy.result() == 1.0
     assert late.status_code == 504
     assert "worker default-0 did not take it" in late.json()["error"]
     support.wait_until(lambda: scaled(mesh, "late") == 9.0, 30, "the change is taken")

@@ -18,6 +18,7 @@ import resource
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from typing import NamedTuple
 
 from meshserve.core import backoff
 from meshserve.gateway.envoy import port_holder
+from meshserve.storage import stopped_processes
 
 BOOT = (
     "import sys; sys.path.append(sys.argv[1]); "
@@ -42,6 +44,9 @@ RESTARTS = backoff.BackoffPolicy(base_s=0.1, cap_s=1.0, calm_s=10.0, is_first_im
 WORD_BYTES_MAX = 65536
 PR_SET_PDEATHSIG = 1
 
+_PEER = struct.Struct("iII")
+"""`struct ucred` of unix(7): pid, uid and gid of the process at the other end."""
+
 
 class KeeperPlan(NamedTuple):
     """What a keeper starts with. It ends with the process `guardian_pid`."""
@@ -57,7 +62,8 @@ class EnvoyKeeper:
 
     The owner gets a line of JSON, first when it connects and then with each change: `pid`, which is
     0 while none runs, `starts`, `code`, the last one's exit code, and `is_owner`, which is false
-    when another owner has come. It sends lines too: `{"hold": [ADDRESS, …]}`, `{"stop": true}`.
+    when another owner has come. It sends lines too: `{"hold": [ADDRESS, …]}`, `{"refuse": true}`,
+    `{"stop": true}`.
     """
 
     def __init__(self, plan: KeeperPlan) -> None:
@@ -67,6 +73,7 @@ class EnvoyKeeper:
         self._envoy: subprocess.Popen[bytes] | None = None
         self._owner: socket.socket | None = None
         self._backoff = backoff.Backoff(RESTARTS)
+        self._stopped = stopped_processes.StoppedProcesses()
         self._starts = 0
         self._started_s = 0.0
         self._code: int | None = None
@@ -91,6 +98,7 @@ class EnvoyKeeper:
             now_s = time.monotonic()
             if self._envoy is None and self._backoff.is_due(now_s):
                 self._start_envoy()
+            self._kill_stopped(now_s)
             if self._owner is None and now_s > self._orphan_s:
                 break
             for key, _ in self._events.select(self._pause_s()):
@@ -105,12 +113,21 @@ class EnvoyKeeper:
         if self._owner is not None:
             self._owner.close()
 
-    def _pause_s(self) -> float | None:
+    def _pause_s(self) -> float:
         """Return how long nothing is to be done unless something happens."""
-        times_s = [self._orphan_s] if self._owner is None else []
-        if self._envoy is None:
-            times_s.append(self._backoff.retry_at_s)
-        return max(0.0, min(times_s) - time.monotonic()) if times_s else None
+        if self._envoy is not None:
+            return stopped_processes.POLL_S
+        return min(max(0.0, self._backoff.retry_at_s - time.monotonic()), stopped_processes.POLL_S)
+
+    def _kill_stopped(self, now_s: float) -> None:
+        """Kill Envoy or its owner if it is stopped: clients would wait for it without an end."""
+        pids = [] if self._envoy is None else [self._envoy.pid]
+        if self._owner is not None:
+            credentials = self._owner.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+            pids.append(_PEER.unpack(credentials)[0])
+        for pid in self._stopped.look(pids, now_s):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     # Envoy
 
@@ -193,6 +210,8 @@ class EnvoyKeeper:
             word = json.loads(line)
             if "hold" in word:
                 self._holder.keep_only(word["hold"])
+            if word.get("refuse"):
+                self._holder.refuse()
             if word.get("stop"):
                 self._stop()
 

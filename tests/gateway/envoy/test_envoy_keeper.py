@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from tests.gateway import conftest
 from tests.gateway.envoy import test_envoy_process as processes
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
+
+
+OWN = "import socket, sys; s = socket.socket(1); s.connect(sys.argv[1]); s.recv(9); input()"
 
 
 def sleeping() -> subprocess.Popen[bytes]:
@@ -78,6 +82,36 @@ async def until_serving(listen: str) -> None:
         # Another process's, which announces nothing.
         while await processes.status(listen) != 404:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+
+
+async def test_a_stopped_envoy_is_replaced(
+    running: tuple[envoy_process.EnvoyProcess, str],
+) -> None:
+    envoy, listen = running
+    pid = envoy.pid or 0
+    os.kill(pid, signal.SIGSTOP)
+    await until_serving(listen)
+    await support.wait_until_async(functools.partial(is_another, envoy, pid), 60, "it is told")
+
+
+async def test_a_stopped_owner_is_killed(run_dir: str) -> None:
+    layout = gateway_paths.GatewayPaths(run_dir)
+    layout.make_folders()
+    snap = processes.snap_for(run_dir)
+    with sleeping() as guardian:
+        envoy = envoy_process.EnvoyProcess(layout, 1, guardian.pid)
+        await envoy.start(envoy_config.files(snap, run_dir))
+        owner = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", OWN, layout.keeper_socket, stdin=asyncio.subprocess.PIPE
+        )
+        await support.wait_until_async(lambda: envoy.pid is None, 60, "the owner has changed")
+        owner.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(60):
+            assert await owner.wait() == -signal.SIGKILL
+        assert await processes.status(snap.listen) == 404
+        guardian.kill()
+    await support.wait_until_async(lambda: not conftest.keeper_pid(run_dir), 60, "it has ended")
+    await envoy.stop()
 
 
 async def test_envoy_may_open_as_many_files_as_the_system_allows(
