@@ -6,8 +6,10 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import envoy
 import httpx
@@ -29,7 +31,27 @@ POLL_S = 0.02
 ACCEPT_TIMEOUT_S = 30.0
 RESTARTS = backoff.BackoffPolicy(base_s=0.1, cap_s=1.0, is_first_immediate=True)
 LOG_TAIL_BYTES = 4000
-ACTIVE = f"http.{listener.STAT_PREFIX}.downstream_rq_active"
+DOWNSTREAM = f"http.{listener.STAT_PREFIX}.downstream_"
+
+ACCEPT_S = 0.5
+"""How long a draining Envoy takes new connections."""
+
+QUEUE_S = 0.1
+"""Time for Envoy to take what is in the port's queue, before the port is closed."""
+
+QUIET_S = 1.0
+"""How long open connections must have been silent before they are closed.
+
+A client that uses one more often is told by an answer that the connection ends.
+"""
+
+
+class ClientTraffic(NamedTuple):
+    """Open connections of clients, their requests under way, and all requests so far."""
+
+    connections: int = 0
+    active: int = 0
+    total: int = 0
 
 
 class EnvoyFailed(Exception):
@@ -109,20 +131,35 @@ class EnvoyProcess:
         self._keeper.hold([_url(listen)])
 
     async def drain(self, timeout_s: float) -> bool:
-        """Take no new connections, ask clients to leave, and wait for the requests under way.
+        """Ask clients to leave, take no new connections, and wait for the requests under way.
 
-        Returns whether all of them ended in time.
+        Returns whether all of them ended in time. A client is told by its next answer: `connection:
+        close` of HTTP/1.1, GOAWAY of HTTP/2.
         """
         try:
             async with asyncio.timeout(timeout_s):
                 await self.admin.post("/drain_listeners?graceful&skip_exit")
-                await self.admin.post("/drain_listeners")
+                if (await self._traffic()).connections:
+                    # Clients that were told to leave come back at once, and are answered.
+                    await asyncio.sleep(ACCEPT_S)
+                self._keeper.refuse()
+                await asyncio.sleep(QUEUE_S)
                 self._keeper.hold([])
-                while await self._active_requests() > 0:  # noqa: ASYNC110 - another process's
-                    await asyncio.sleep(POLL_S)
+                await self.admin.post("/drain_listeners")
+                await self._wait_until_quiet()
         except (TimeoutError, httpx.HTTPError):
             return False
         return True
+
+    async def _wait_until_quiet(self) -> None:
+        """Return once no connection is open, or nothing was asked on the open ones for QUIET_S."""
+        last, quiet_s = ClientTraffic(), time.monotonic()
+        while (now := await self._traffic()).connections:
+            if now.active or now.total != last.total:
+                last, quiet_s = now, time.monotonic()
+            elif time.monotonic() - quiet_s > QUIET_S:
+                return
+            await asyncio.sleep(POLL_S)
 
     async def stop(self) -> None:
         """End Envoy and remove its files, but for the log."""
@@ -217,8 +254,10 @@ class EnvoyProcess:
         except httpx.TransportError:
             return False
 
-    async def _active_requests(self) -> int:
-        return int((await self.admin.stats(f"^{ACTIVE}$")).get(ACTIVE, "0"))
+    async def _traffic(self) -> ClientTraffic:
+        shown = await self.admin.stats(f"^{DOWNSTREAM}(cx_active|rq_active|rq_total)$")
+        names = (f"{DOWNSTREAM}{name}" for name in ("cx_active", "rq_active", "rq_total"))
+        return ClientTraffic(*(int(shown.get(name, "0")) for name in names))
 
     async def _rejected_count(self) -> int:
         try:

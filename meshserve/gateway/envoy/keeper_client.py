@@ -94,6 +94,10 @@ class KeeperClient:
         self._held = list(addresses)
         self._say({"hold": self._held})
 
+    def refuse(self) -> None:
+        """Have no new connections taken on the held ports."""
+        self._say({"refuse": True})
+
     async def stop(self) -> None:
         """End Envoy and its keeper."""
         if self._listener is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import contextlib
 import ctypes
+import functools
 import random
 import re
 import shutil
@@ -37,6 +38,12 @@ _PASS_SOCKET, _SHUTDOWN_ADMIN, _DRAIN_LISTENERS = 1, 2, 4
 _SOCKET_REPLY = b"\x12\x02\x0a\x00"
 _NO_SOCKET_REPLY = b"\x12\x0d\x0a\x0b\x08" + b"\xff" * 9 + b"\x01"
 _ADMIN_REPLY = b"\x12\x02\x12\x00"
+
+_SO_ATTACH_FILTER = 26
+_INSTRUCTION = struct.Struct("HBBI")
+_PROGRAM = struct.Struct("HxxxxxxP")
+_RETURN = 0x06
+
 _TCP = re.compile(r"tcp://\[?([^\]]+)\]?:(\d+)")
 
 
@@ -100,6 +107,15 @@ class PortHolder:
         """Close the sockets of all addresses but these, which are like `tcp://127.0.0.1:80`."""
         for address in set(self._ports) - set(addresses):
             self._ports.pop(address).close()
+
+    def refuse(self) -> None:
+        """Take no new connections on any port; those in its queue still reach Envoy.
+
+        Closing a port instead would reset them. New clients try again a second later, when the port
+        is closed, and are refused.
+        """
+        for port in self._ports.values():
+            port.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _drop_all())
 
     def close(self) -> None:
         """Close and remove everything."""
@@ -170,6 +186,17 @@ def _listen(address: str) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+@functools.cache
+def _filter_code() -> ctypes.Array[ctypes.c_char]:
+    # Kept, because the kernel gets its address. The one instruction returns 0 bytes of each packet.
+    return ctypes.create_string_buffer(_INSTRUCTION.pack(_RETURN, 0, 0, 0))
+
+
+def _drop_all() -> bytes:
+    """Return the socket filter that drops each packet (`struct sock_fprog`, linux/filter.h)."""
+    return _PROGRAM.pack(1, ctypes.addressof(_filter_code()))
 
 
 def _shared_memory() -> bytes:

@@ -85,6 +85,13 @@ async def test_what_is_held_is_told_to_the_next_keeper_too(stage: Stage) -> None
     assert stage.keeper.heard == [{"hold": ["tcp://h:1"]}] * 2
 
 
+async def test_a_port_is_closed_to_new_clients_on_order(stage: Stage) -> None:
+    assert await stage.client.find()
+    stage.client.refuse()
+    await support.wait_until_async(lambda: stage.keeper.heard, what="the word")
+    assert stage.keeper.heard == [{"refuse": True}]
+
+
 @pytest.mark.parametrize("greeting", [{}, [1], {"new": 1}])
 async def test_a_socket_of_another_program_is_no_keeper(stage: Stage, greeting: Any) -> None:
     stage.keeper.greeting = greeting

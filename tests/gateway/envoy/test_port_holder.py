@@ -104,6 +104,23 @@ def test_only_the_named_addresses_stay_open(envoy: Envoy, holder: port_holder.Po
     socket.create_connection(("127.0.0.1", ports[1]), 5).close()
 
 
+def test_a_port_that_refuses_still_has_those_who_came_before(
+    envoy: Envoy, holder: port_holder.PortHolder
+) -> None:
+    port = support.free_port()
+    _, (descriptor,) = envoy.ask(pass_socket(f"tcp://127.0.0.1:{port}"))
+    early = socket.create_connection(("127.0.0.1", port), 5)
+    with early, socket.socket(fileno=descriptor) as passed:
+        holder.refuse()
+        with pytest.raises(TimeoutError):
+            socket.create_connection(("127.0.0.1", port), 0.2)
+        passed.settimeout(5)
+        accepted, _ = passed.accept()
+        with accepted:
+            early.sendall(b"x")
+            assert accepted.recv(1) == b"x"
+
+
 def test_the_admin_is_free_at_once(envoy: Envoy) -> None:
     assert envoy.ask(ADMIN_DOWN) == (framed(b"\x12\x02\x12\x00"), [])
 
