@@ -23,6 +23,9 @@ HEALTH_S = 5.0
 OBJECT_STORE_BYTES = 80 << 20
 """Ray's minimum: no request and no model passes through its object store."""
 
+SOCKET_BYTES_MAX = len("/ray/session_2026-01-02_03-04-05_678901_4194304/sockets/plasma_store")
+"""How much longer than the folder given to `begin`, without its last part, Ray's sockets are."""
+
 SYSTEM_CONFIG = {"worker_niceness": 0, "memory_monitor_refresh_ms": 0}
 """What differs from Ray's defaults, which are meant for tasks that may wait and be repeated.
 
@@ -62,8 +65,8 @@ class SafePathJob(job_config.JobConfig):
 
 
 def begin(temp_dir: str) -> None:
-    """Start a Ray cluster on this machine that ends with this process."""
-    with _keeping_signals_and_logs():
+    """Start a Ray cluster on this machine that ends with this process. Raises Unavailable."""
+    with _keeping_signals_and_logs(), _telling_failures():
         ray.init(
             job_config=SafePathJob(),
             namespace=named_actors.NAMESPACE,
@@ -76,6 +79,14 @@ def begin(temp_dir: str) -> None:
             _node_ip_address="127.0.0.1",
             _temp_dir=temp_dir,
         )
+
+
+@contextlib.contextmanager
+def _telling_failures() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, exceptions.RayError) as error:
+        raise errors.Unavailable(f"Ray can't start on this machine: {error}") from error
 
 
 @contextlib.contextmanager

@@ -57,7 +57,8 @@ class AdminService:
 
     def status(self) -> mesh_json.Json:
         """Return the mesh's state as users see it."""
-        return mesh_json.status(self.view(), self._repositories.problems())
+        state = mesh_json.status(self.view(), self._repositories.problems())
+        return {"mesh_id": self.controller.mesh_id, **state}
 
     def unserved(self) -> dict[str, str]:
         """Return why a folder or file of a repository is not served, by the name it would have."""

@@ -59,6 +59,7 @@ class Controller:
         self._effects = effects.Effects(cluster, clock, self.post, self._mesh.gateway_snapshot)
         self._registry = effects.RegistryEffects(store, self.post)
         self._monitor = monitor.Monitor(cluster, clock, self.post, self._progress)
+        self.mesh_id = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._numbers = itertools.count(1)
         self._answers: dict[str, asyncio.Future[Words]] = {}
@@ -77,6 +78,7 @@ class Controller:
         `last` is the previous configuration, which stays without a `wanted` one. Raises the
         MeshError that refuses `wanted`; then nothing is started.
         """
+        self.mesh_id = contents.mesh_id
         restored = events.Restored(
             (last, *contents.changes),
             await self._cluster.living_workers(),

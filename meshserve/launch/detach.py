@@ -32,7 +32,8 @@ def _start_process(state_dir: Path, config_path: str) -> str:
     state_lock.refuse_if_held(state_dir)
     # A Ray cluster of our own ends with the process that started it, so this one must stay.
     log = state_dir / "logs" / "up.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    with state_lock.telling_the_folder(state_dir):
+        log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
             # Without -P, `-m` lets the current folder's files stand in for libraries.

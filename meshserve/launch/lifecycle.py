@@ -9,7 +9,6 @@ import os
 import select
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +17,7 @@ from typing import Self
 from meshserve import config, errors
 from meshserve.client import admin
 from meshserve.cluster import controller_actor, controller_process, session
-from meshserve.launch import compose, mesh_file, secret_file, start_status, state_lock
-from meshserve.llm import engine_lookup
+from meshserve.launch import compose, mesh_file, secret_file, start_checks, start_status, state_lock
 from meshserve.protocol import mesh_status
 
 POLL_S = 0.1
@@ -87,12 +85,12 @@ def up(
     """
     # Ray's processes, and ours below them, inherit it.
     os.umask(compose.PRIVATE_UMASK)
-    if address is None:
-        _require_engines(settings)
     with contextlib.ExitStack() as stack:
         stack.enter_context(state_lock.held(settings.state_dir))
-        # Not in the state directory: Unix sockets allow 107 bytes for their whole path.
-        run_dir = Path(tempfile.mkdtemp(prefix="meshserve-"))
+        if address is None:
+            # Nodes of another cluster may have what this one lacks.
+            start_checks.check(settings)
+        run_dir = start_checks.make_run_dir(has_ray=address is None)
         stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
         try:
             controller = _start_controller(settings, run_dir, address, report)
@@ -102,22 +100,14 @@ def up(
         endpoint = client_endpoint(settings.gateway.listen)
         mesh = RunningMesh(endpoint, controller, settings.state_dir, stack.pop_all())
     try:
-        _wait_until_ready(controller, report)
+        status = _wait_until_ready(controller, report)
         path = str(Path(config_path).absolute())
-        mesh_file.write(settings.state_dir, mesh_file.MeshFile(endpoint, os.getpid(), path))
+        file = mesh_file.MeshFile(endpoint, os.getpid(), path, status["mesh_id"], address or "")
+        mesh_file.write(settings.state_dir, file)
     except BaseException:
         mesh.end()
         raise
     return mesh
-
-
-def _require_engines(settings: config.Config) -> None:
-    # Checked only for a cluster of our own: the nodes of another one may have what this one lacks.
-    for runtime in sorted({llm.runtime for llm in settings.llms}):
-        kind = engine_lookup.installed(runtime)
-        hint = kind.install_hint() if kind is not None else ""
-        if hint:
-            raise errors.MissingExtra(hint)
 
 
 def _start_controller(
@@ -152,7 +142,7 @@ def _controller_plan(
 
 def _wait_until_ready(
     controller: controller_actor.ControllerHandle, report: ReportProgress
-) -> None:
+) -> mesh_status.MeshStatus:
     end_s = time.monotonic() + READY_S
     while True:
         status = _status(controller, end_s)
@@ -161,7 +151,7 @@ def _wait_until_ready(
                 report(step)
             # LLMs are not waited for: an engine takes minutes, or waits for a free GPU.
             if status["state"] == "ready":
-                return
+                return status
         if time.monotonic() > end_s:
             raise errors.Unavailable(
                 f"the mesh is not ready after {READY_S:g} s{start_status.failures(status)}"
@@ -199,6 +189,9 @@ def find_running(state_dir: Path) -> str | None:
     pid = state_lock.find_holder(state_dir)
     if pid is not None:
         return mesh.endpoint if mesh is not None else f"process {pid}, which starts a mesh,"
+    if mesh is not None and mesh.address:
+        # It goes on without the process that started it, and its gateway may not answer.
+        return mesh.endpoint
     return mesh_file.running_endpoint(state_dir)
 
 
@@ -207,7 +200,8 @@ def down(state_dir: Path, endpoint: str | None) -> None:
 
     Sends SIGTERM to the process that holds the mesh, or a drain request if no process of this
     machine does. Returns when the process has ended or the mesh takes no more requests.
-    Raises Unavailable if no mesh is known or it does not end in time.
+    Raises Unavailable if no mesh is known, if it does not end in time, or if nobody can tell
+    whether it has ended: one that joined a Ray cluster goes on when its process is killed.
     """
     mesh = mesh_file.read(state_dir)
     is_own = endpoint is None or (mesh is not None and mesh.endpoint == endpoint)
@@ -215,14 +209,31 @@ def down(state_dir: Path, endpoint: str | None) -> None:
     pid = state_lock.find_holder(state_dir) if is_own else None
     if pid is not None:
         _end_process(pid)
-    elif is_own and mesh is not None and mesh.pid:
+    elif is_own and mesh is not None:
+        # A Ray cluster of its own has ended with the process.
+        if mesh.address or not mesh.pid:
+            _require_identity(state_dir, mesh)
+            _drain(mesh.endpoint)
         _forget(state_dir)
-    elif target := endpoint or (mesh.endpoint if mesh else ""):
-        _drain(target)
-        if is_own:
-            _forget(state_dir)
+    elif endpoint:
+        _drain(endpoint)
     else:
         raise errors.Unavailable("no mesh was started from this machine")
+
+
+def _require_identity(state_dir: Path, mesh: mesh_file.MeshFile) -> None:
+    """Raise Unavailable unless the noted mesh answers at its endpoint."""
+    where = f" on the Ray cluster at {mesh.address}" if mesh.address else ""
+    doubt = (
+        f"the mesh{where} may still run. Run `down` again when it answers; if it has ended, remove "
+        f"{state_dir / mesh_file.NAME}"
+    )
+    with admin.AdminClient(mesh.endpoint) as client:
+        if not client.is_answering():
+            raise errors.Unavailable(f"no mesh answers at {mesh.endpoint}, but {doubt}")
+        # Files of earlier versions don't say which mesh is meant.
+        if mesh.mesh_id and client.status().get("mesh_id") != mesh.mesh_id:
+            raise errors.Unavailable(f"another mesh answers at {mesh.endpoint}, and {doubt}")
 
 
 def _forget(state_dir: Path) -> None:

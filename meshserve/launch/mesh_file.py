@@ -12,11 +12,17 @@ NAME = "mesh.json"
 
 
 class MeshFile(NamedTuple):
-    """The content of the file. `pid` 0 means that no process of this machine holds the mesh."""
+    """The content of the file.
+
+    `pid` 0 means that no process of this machine holds the mesh. `mesh_id` is that of its registry.
+    `address` is that of the Ray cluster that it joined, where it goes on without such a process.
+    """
 
     endpoint: str
     pid: int = 0
     config: str = ""
+    mesh_id: str = ""
+    address: str = ""
 
 
 def write(state_dir: Path, mesh: MeshFile) -> None:

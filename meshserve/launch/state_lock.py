@@ -42,11 +42,18 @@ def _open(state_dir: Path) -> int:
     # A second descriptor of the file would end this process's lock when it is closed.
     if os.path.realpath(state_dir) in _held_here:
         raise _taken(state_dir, os.getpid())
-    try:
+    with telling_the_folder(state_dir):
         state_dir.mkdir(parents=True, exist_ok=True)
         # It may have been made with another mask, by the shell or by an earlier version.
         state_dir.chmod(0o700)
         return os.open(state_dir / NAME, os.O_RDWR | os.O_CREAT, 0o600)
+
+
+@contextlib.contextmanager
+def telling_the_folder(state_dir: Path) -> Iterator[None]:
+    """Raise ConfigInvalid for an OSError of the block, which writes to the state directory."""
+    try:
+        yield
     except OSError as error:
         raise errors.ConfigInvalid(
             f"state_dir: {state_dir} can't be written to ({error.strerror}); name another folder, "

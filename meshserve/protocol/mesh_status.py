@@ -167,9 +167,13 @@ class RepositoryStatus(TypedDict):
 
 
 class MeshStatus(TypedDict):
-    """The answer of `GET /mesh/v1/status`. `state` is `starting`, `ready` or `draining`."""
+    """The answer of `GET /mesh/v1/status`. `state` is `starting`, `ready` or `draining`.
+
+    `mesh_id` is that of the mesh's registry: it stays when the mesh starts again.
+    """
 
     version: str
+    mesh_id: str
     state: str
     endpoint: str
     pools: list[PoolStatus]

@@ -46,3 +46,10 @@ def test_a_failed_start_raises_the_output_of_the_new_process(
     config_path = use_program(monkeypatch, tmp_path, FAILED)
     with pytest.raises(errors.Unavailable, match="did not start:\nport 8080 is in use"):
         detach.start(config.load(config_path), config_path, None)
+
+
+def test_a_state_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    settings = config.parse({"state_dir": str(tmp_path / "state" / "a")})
+    with pytest.raises(errors.ConfigInvalid, match=r"state_dir: .*/state/a can't be written to"):
+        detach.start(settings, "c.yaml", None)

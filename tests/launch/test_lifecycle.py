@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from meshserve import config, errors
+from meshserve import errors
 from meshserve.launch import lifecycle, mesh_file
 from tests.launch import conftest
 
@@ -42,18 +43,25 @@ def test_the_endpoint_of_a_mesh_follows_from_its_listen_address(listen: str, end
     assert lifecycle.client_endpoint(listen) == endpoint
 
 
-@pytest.mark.parametrize(
-    ("runtime", "is_installed", "is_refused"),
-    [("vllm", False, True), ("vllm", True, False), ("other", False, False)],
-)
-def test_a_mesh_on_this_machine_needs_vllm_for_its_llms(
-    monkeypatch: pytest.MonkeyPatch, runtime: str, is_installed: bool, is_refused: bool
+# Up
+
+
+def test_a_start_that_cannot_succeed_fails_at_once_and_leaves_nothing(
+    settings: conftest.Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object() if is_installed else None)
-    settings = config.parse({"llms": [{"name": "a", "uri": "/a", "runtime": runtime}]})
-    refused = pytest.raises(errors.MissingExtra, match=r"meshserve\[llm\].*meshserve\[llm-cpu\]")
-    with refused if is_refused else contextlib.nullcontext():
-        lifecycle._require_engines(settings)
+    scratch = tmp_path / "t"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    steps: list[object] = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        wanted = settings(f"gateway: {{listen: '127.0.0.1:{taken.getsockname()[1]}'}}\n")
+        with pytest.raises(
+            errors.Unavailable, match=r"gateway\.listen: can't listen on 127\.0\.0\.1"
+        ):
+            lifecycle.up(wanted, "c.yaml", None, steps.append)
+    assert steps == []
+    assert list(scratch.iterdir()) == []
+    assert lifecycle.find_running(wanted.state_dir) is None
 
 
 # Starting LLMs
@@ -131,8 +139,45 @@ def test_down_drains_a_mesh_that_no_process_holds(
     mesh.answers["/mesh/v1/drain"] = (200, '{"draining": true}')
     mesh_file.write(tmp_path, mesh_file.MeshFile(mesh.endpoint))
     lifecycle.down(tmp_path, None)
-    assert mesh.requests[0] == ("/mesh/v1/drain", "Bearer k", None)
+    assert ("/mesh/v1/drain", "Bearer k", None) in mesh.requests
     assert mesh_file.read(tmp_path) is None
+
+
+KILLED = mesh_file.MeshFile("http://127.0.0.1:1", 4194999, "c.yaml", "id-1", "h:6379")
+"""A mesh on a Ray cluster that it joined, whose own process was killed."""
+
+
+def test_down_ends_a_joined_mesh_whose_process_was_killed(
+    mesh: conftest.StubMesh, tmp_path: Path
+) -> None:
+    mesh.answers |= {
+        "/mesh/v1/drain": (200, '{"draining": true}'),
+        "/mesh/v1/status": (200, '{"mesh_id": "id-1"}'),
+    }
+    mesh_file.write(tmp_path, KILLED._replace(endpoint=mesh.endpoint))
+    assert lifecycle.find_running(tmp_path) == mesh.endpoint
+    lifecycle.down(tmp_path, None)
+    assert "/mesh/v1/drain" in [path for path, *_ in mesh.requests]
+    assert mesh_file.read(tmp_path) is None
+
+
+def test_down_says_that_it_cannot_tell_whether_a_joined_mesh_runs(tmp_path: Path) -> None:
+    mesh_file.write(tmp_path, KILLED)
+    assert lifecycle.find_running(tmp_path) == KILLED.endpoint
+    doubt = r"no mesh answers at .*the Ray cluster at h:6379 may still run.*remove .*mesh\.json"
+    with pytest.raises(errors.Unavailable, match=doubt):
+        lifecycle.down(tmp_path, None)
+    assert mesh_file.read(tmp_path) == KILLED
+
+
+def test_down_drains_no_other_mesh(mesh: conftest.StubMesh, tmp_path: Path) -> None:
+    mesh.answers["/mesh/v1/status"] = (200, '{"mesh_id": "id-2"}')
+    noted = KILLED._replace(endpoint=mesh.endpoint)
+    mesh_file.write(tmp_path, noted)
+    with pytest.raises(errors.Unavailable, match="another mesh answers"):
+        lifecycle.down(tmp_path, None)
+    assert "/mesh/v1/drain" not in [path for path, *_ in mesh.requests]
+    assert mesh_file.read(tmp_path) == noted
 
 
 def test_down_of_another_mesh_leaves_the_own_file(mesh: conftest.StubMesh, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ async def test_the_status_has_all_documented_fields(http: httpx.AsyncClient) -> 
     status = (await http.get("/mesh/v1/status")).json()
     assert set(status) >= {
         "version",
+        "mesh_id",
         "state",
         "endpoint",
         "pools",
