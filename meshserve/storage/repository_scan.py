@@ -33,14 +33,7 @@ from meshserve.storage import (
 )
 
 TEXT_BYTES_MAX = 1 << 20
-<<<<<<< HEAD
 SETTINGS_DEPTH_MAX = 8
-SETTLE_NS = 1_000_000_000
-"""A file that changed less than this ago may still be written to."""
-SKEW_NS = 10_000_000_000
-"""A time further ahead than this comes from another machine's wrong clock."""
-=======
->>>>>>> f4abd72 (Serve only files that are whole: hidden and open files count as being written, and a load takes what was declared)
 WHOLE_NS = 0
 """The time of a scan that takes everything as written to its end, because somebody says so."""
 
