@@ -13,7 +13,7 @@ from meshserve.core.memory import copies, eviction, residency
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import model, process_death
 
-KILLED = process_death.ProcessDeath(signal_number=11)
+KILLED = process_death.ProcessDeath(signal_name="SIGSEGV")
 BROKEN = errors.LoadFailed("the file is broken")
 
 

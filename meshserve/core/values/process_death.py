@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass
 
 STOPPED = "the model's process was stopped"
@@ -16,28 +15,24 @@ OVER_MEMORY = "it took"
 class ProcessDeath:
     """The end of a model's process.
 
-    `signal_number` is that of the signal that killed it, 0 if it ended by itself; then `exit_code`
-    is what it ended with. `reason` is why meshserve killed it, empty if it did not.
+    `signal_name` is that of the signal that killed it, such as `SIGSEGV`, empty if it ended by
+    itself; then `exit_code` is what it ended with. `reason` is why meshserve killed it, empty if it
+    did not.
     """
 
-    signal_number: int = 0
+    signal_name: str = ""
     exit_code: int = 0
     reason: str = ""
 
     @property
     def cause(self) -> str:
         """Return `SIGSEGV`, or `exit code 1`: how the kernel says that it ended."""
-        if not self.signal_number:
-            return f"exit code {self.exit_code}"
-        try:
-            return signal.Signals(self.signal_number).name
-        except ValueError:  # a real-time signal has no name
-            return f"signal {self.signal_number}"
+        return self.signal_name or f"exit code {self.exit_code}"
 
     def __str__(self) -> str:
         """Return the sentence for a caller."""
         if self.reason:
             return f"{STOPPED}: {self.reason}"
-        if self.signal_number:
+        if self.signal_name:
             return f"the model's process was killed by {self.cause}"
         return f"the model's process ended itself with {self.cause}"

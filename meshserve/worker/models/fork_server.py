@@ -37,6 +37,13 @@ BLAS libraries start theirs at once, and end them for the time of a fork.
 """
 
 
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has no name
+        return f"signal {number}"
+
+
 class ForkServer:
     """Forks processes as the worker asks, and tells it how each one ended."""
 
@@ -100,7 +107,7 @@ class ForkServer:
         _, status = os.waitpid(pid, 0)
         death = {
             "pid": pid,
-            "signal_number": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+            "signal_name": _signal_name(os.WTERMSIG(status)) if os.WIFSIGNALED(status) else "",
             "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0,
         }
         self._channel.send(orjson.dumps({"death": death}))

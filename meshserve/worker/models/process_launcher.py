@@ -268,7 +268,7 @@ class ProcessLauncher:
             self._end(
                 pid,
                 process_death.ProcessDeath(
-                    signal.SIGKILL, reason="the program that started it has ended"
+                    signal.SIGKILL.name, reason="the program that started it has ended"
                 ),
             )
 

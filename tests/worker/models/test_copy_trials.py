@@ -16,9 +16,9 @@ from meshserve.worker.models import copy_trials, loader, run_journal, run_watch
 
 A, B = model.ModelId("a"), model.ModelId("b")
 KEY = "sha256:a/1"
-SEGV = process_death.ProcessDeath(signal_number=11)
-KILL = process_death.ProcessDeath(signal_number=9)
-OURS = process_death.ProcessDeath(signal_number=9, reason="a call took longer than 1 s")
+SEGV = process_death.ProcessDeath(signal_name="SIGSEGV")
+KILL = process_death.ProcessDeath(signal_name="SIGKILL")
+OURS = process_death.ProcessDeath(signal_name="SIGKILL", reason="a call took longer than 1 s")
 
 
 class Bench:
@@ -178,7 +178,8 @@ async def test_a_process_that_takes_the_memory_of_others_is_convicted(bench: Ben
     bench.hear(KEY)
     bench.hold(f"{KEY}/alone", A)
     hog = process_death.ProcessDeath(
-        signal_number=9, reason=f"{process_death.OVER_MEMORY} 900 MiB, and 100 MiB is the most"
+        signal_name="SIGKILL",
+        reason=f"{process_death.OVER_MEMORY} 900 MiB, and 100 MiB is the most",
     )
     error = bench.trials.explain(f"{KEY}/alone", errors.ModelDied(str(hog)))
     assert isinstance(error, errors.Quarantined)

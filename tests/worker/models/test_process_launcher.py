@@ -117,9 +117,9 @@ def test_a_process_that_cannot_be_forked_is_refused_and_the_others_run_on(
 @pytest.mark.parametrize(
     ("end", "death"),
     [
-        (signal.SIGKILL, process_death.ProcessDeath(signal.SIGKILL)),
-        (signal.SIGTERM, process_death.ProcessDeath(signal.SIGTERM)),
-        (signal.SIGSEGV, process_death.ProcessDeath(signal.SIGSEGV)),
+        (signal.SIGKILL, process_death.ProcessDeath("SIGKILL")),
+        (signal.SIGTERM, process_death.ProcessDeath("SIGTERM")),
+        (signal.SIGSEGV, process_death.ProcessDeath("SIGSEGV")),
     ],
 )
 def test_a_process_that_is_killed_from_outside_is_told(
