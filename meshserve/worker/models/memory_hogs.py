@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from meshserve.core.values import process_death
-from meshserve.worker.models import isolated_process
+from meshserve.worker.models import isolated_process, loader
 
 GROWTH_MAX = 2.0
 GROWTH_BYTES_MIN = 64 << 20
@@ -28,12 +28,15 @@ def stop(
     """Kill those of the processes that grew too far, for a worker that is over its budget.
 
     `taken_bytes` has what each process takes, `booked_bytes` the footprints of those that serve.
-    One that loads may take the budget.
+    One that loads may take the budget, and so may the trial of a suspect: in the worker nothing
+    bounds the memory of a run, and an innocent model must not be convicted of big requests.
     """
     for process, size_bytes in taken_bytes.items():
         most_bytes = budget_bytes
         if process in booked_bytes:
-            most_bytes = int(GROWTH_MAX * booked_bytes[process]) + GROWTH_BYTES_MIN
+            grown_bytes = int(GROWTH_MAX * booked_bytes[process]) + GROWTH_BYTES_MIN
+            is_trial = loader.tried_key(process.key)
+            most_bytes = max(budget_bytes, grown_bytes) if is_trial else grown_bytes
         if size_bytes > most_bytes:
             process.stop(
                 f"{process_death.OVER_MEMORY} {size_bytes / MIB:.0f} MiB, and "

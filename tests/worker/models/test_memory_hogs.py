@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from meshserve.worker.models import isolated_process, memory_hogs
+from meshserve.worker.models import isolated_process, loader, memory_hogs
 
 MIB = 1 << 20
 BUDGET_BYTES = 1000 * MIB
@@ -20,6 +20,18 @@ def process() -> Iterator[isolated_process.IsolatedProcess]:
         taking = isolated_process.IsolatedProcess("k", control, pair, lambda _: None)
         yield taking
         taking.close()
+
+
+@pytest.mark.parametrize(
+    ("taken", "booked", "is_killed"),
+    [(1000, 50, False), (1001, 50, True), (1064, 500, False), (1065, 500, True)],
+)
+def test_the_trial_of_a_suspect_may_take_the_budget_as_a_run_in_the_worker_may(
+    process: isolated_process.IsolatedProcess, taken: int, booked: int, is_killed: bool
+) -> None:
+    process.key = loader.alone_key("k")
+    memory_hogs.stop({process: taken * MIB}, {process: booked * MIB}, BUDGET_BYTES)
+    assert bool(process.stopped_for) is is_killed
 
 
 @pytest.mark.parametrize(
