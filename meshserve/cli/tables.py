@@ -152,6 +152,7 @@ def status(answer: mesh_status.MeshStatus, endpoint: str, width: int) -> Rendera
         *_joining_lines(answer),
         *_hung_lines(answer),
         *_alias_lines(answer),
+        *_hog_lines(answer),
         *_problem_lines(answer),
         *reasons(named_rows),
     )
@@ -187,6 +188,16 @@ def _alias_lines(answer: mesh_status.MeshStatus) -> Iterator[Text]:
     """Yield the aliases whose model or version went away."""
     for dangling in answer.get("aliases_dangling", ()):
         yield Text.assemble((f"alias {dangling['alias']} ", "bold red"), dangling["reason"])
+
+
+def _hog_lines(answer: mesh_status.MeshStatus) -> Iterator[Text]:
+    """Yield the models that ran while their workers took far more memory than their budgets."""
+    for hog in answer.get("hogs", ()):
+        yield Text.assemble(
+            (f"model {hog['model']}:{hog['version']} ", "bold yellow"),
+            f"ran {hog['times']} times on {hog['worker']} while it took more memory than its "
+            f"budget, {units.size(hog['peak_bytes'])}",
+        )
 
 
 def _problem_lines(answer: mesh_status.MeshStatus) -> Iterator[Text]:

@@ -58,6 +58,7 @@ def status(view: mesh_view.MeshView, problems: Mapping[str, tuple[str, ...]] = N
         "joins_stopped": _stopped(view),
         "hung": _hung(view),
         "aliases_dangling": _dangling(view),
+        "hogs": _hogs(view),
         "repositories": [
             {
                 "place": repository.place,
@@ -184,6 +185,22 @@ def _hung(view: mesh_view.MeshView) -> list[Json]:
         for worker in view.workers
         for copy in (worker.report.hung if worker.report else ())
         for id_ in copy.ids
+    ]
+
+
+def _hogs(view: mesh_view.MeshView) -> list[Json]:
+    """Return the models that ran while their worker took far more memory than its budget."""
+    return [
+        {
+            "model": id_.name,
+            "version": id_.version,
+            "worker": worker.id,
+            "times": hog.times,
+            "peak_bytes": hog.peak_bytes,
+        }
+        for worker in view.workers
+        for hog in (worker.report.hogs if worker.report else ())
+        for id_ in hog.ids
     ]
 
 

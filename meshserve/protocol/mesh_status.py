@@ -158,6 +158,20 @@ class DanglingAlias(TypedDict):
     reason: str
 
 
+class MemoryHogStatus(TypedDict):
+    """A model that ran `times` times while its worker took far more memory than its budget.
+
+    `peak_bytes` is what the worker took the last time. Another model may have taken it that ran at
+    the same time.
+    """
+
+    model: str
+    version: str
+    worker: str
+    times: int
+    peak_bytes: int
+
+
 class RepositoryStatus(TypedDict):
     """A repository: the number of versions that it declares, and why others are not served."""
 
@@ -184,6 +198,7 @@ class MeshStatus(TypedDict):
     joins_stopped: list[StoppedJoining]
     hung: list[HungModel]
     aliases_dangling: list[DanglingAlias]
+    hogs: list[MemoryHogStatus]
     repositories: list[RepositoryStatus]
     llms: list[LlmStatus]
     controller: ControllerStatus

@@ -105,6 +105,8 @@ class PoolWorker:
             trials=self.host.trials.findings(self.host.catalog_follower.catalog),
             hung=self.host.trials.hung_copies(),
             run_threads=copy_effects.RUN_THREADS,
+            hogs=self.host.trials.hogs(),
+            excess_s=self.host.trials.excess_s,
         )
 
     def copies(self, ids: tuple[model.ModelId, ...]) -> tuple[reports.CopyReport, ...]:

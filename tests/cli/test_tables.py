@@ -110,6 +110,13 @@ def test_models_whose_runs_do_not_end_are_told() -> None:
     assert "hung" not in drawn(tables.model(fake_mesh.model("m")))
 
 
+def test_models_that_ran_when_memory_was_over_its_budget_are_told() -> None:
+    hog = {"model": "m", "version": "7", "worker": "default-0", "times": 2, "peak_bytes": 2 << 30}
+    text = drawn(tables.status(status(hogs=[hog]), "", 140))
+    words = "ran 2 times on default-0 while it took more memory than its budget, 2 GiB"
+    assert line_with(text, "model m:7") == f"model m:7 {words}"
+
+
 def test_a_starting_mesh_shows_the_asked_endpoint() -> None:
     assert "http://asked" in drawn(
         tables.status(status(endpoint="", state="starting"), "http://asked", 140)

@@ -154,6 +154,15 @@ def test_a_model_with_runs_that_do_not_end_is_told(mesh_world: world.World) -> N
     assert [row["hung_runs"] for row in shown] == [3, 0, 0]
 
 
+def test_a_model_that_ran_when_memory_was_over_its_budget_is_told(
+    mesh_world: world.World,
+) -> None:
+    hog = containment.MemoryHog("k", (A,), 2, 1 << 30, is_suspect=True)
+    say(mesh_world, "default-0", hogs=(hog,))
+    shown = {"model": "a", "version": "1", "worker": "default-0", "times": 2, "peak_bytes": 1 << 30}
+    assert mesh_json.status(mesh_world.mesh.view())["hogs"] == [shown]
+
+
 def test_a_mesh_is_ready_once_its_gateways_know_the_workers(mesh_world: world.World) -> None:
     mesh_world.settle()
     assert mesh_json.status(mesh_world.mesh.view())["state"] == "ready"

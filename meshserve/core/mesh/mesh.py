@@ -268,7 +268,7 @@ class Mesh:
         self._quarantine.take_report(event.report)
         # A draining mesh loads nothing any more.
         if not self.is_draining:
-            self.workers.replace_if_hung(worker)
+            self.workers.replace_if_ailing(worker)
             self.hot_models.worker_reported(worker.id, event.report.demands, now_s)
 
     def _learn(self, measurements: tuple[reports.LearnedMeasurement, ...]) -> None:

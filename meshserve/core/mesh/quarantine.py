@@ -30,22 +30,25 @@ class Quarantine:
         self._workers = workers_
         self._queue = queue
         self._deaths: collections.deque[tuple[str, int]] = collections.deque(maxlen=DEATHS_MAX)
-        self._hung: collections.deque[tuple[str, int, str, int]] = collections.deque(
+        # What else was found of copies, by the worker's process: the key, how often, and what.
+        self._noticed: collections.deque[tuple[str, int, tuple[str, int, str]]] = collections.deque(
             maxlen=DEATHS_MAX
         )
         self._counts: collections.Counter[str] = collections.Counter()
 
     def take_report(self, report: reports.WorkerReport) -> None:
-        """Take in the deaths, the runs that hang and the trials that a worker has reported."""
+        """Take in what a worker has reported of deaths, trials, and runs that take too much."""
         for death in report.deaths:
             if (death.worker_id, death.pid) not in self._deaths:
                 self._deaths.append((death.worker_id, death.pid))
                 self._suspect_all(death)
-        for hung in report.hung:
-            seen = (report.worker_id, report.pid, hung.key, hung.total)
-            if seen not in self._hung:
-                self._hung.append(seen)
-                self._suspect(hung.key)
+        counted = [(hung.key, hung.total, "hung") for hung in report.hung]
+        counted += [(hog.key, hog.times, "hog") for hog in report.hogs if hog.is_suspect]
+        for finding in counted:
+            seen = (report.worker_id, report.pid, finding)
+            if seen not in self._noticed:
+                self._noticed.append(seen)
+                self._suspect(finding[0])
         for trial in report.trials:
             if trial.reason:
                 convicted = quarantine_requests.CopyConvicted(trial.key, trial.id, trial.reason)

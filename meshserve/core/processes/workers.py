@@ -13,9 +13,9 @@ from meshserve.core.values import catalog, catalog_sync, commands, desired, even
 HUNG_SHARE = 1 / 16
 """Part of a worker's threads which, lost to runs that hang, is a reason to replace it at once."""
 
-HUNG_S = 60.0
-"""How long a run may hang until its worker is replaced, if another one answers meanwhile: a thread
-that loops takes time from all others."""
+AILING_S = 60.0
+"""How long a run may hang, or memory be over the budget, until the worker is replaced, if another
+one answers meanwhile: a thread that loops takes time from all others."""
 
 BACKOFF = backoff.BackoffPolicy(base_s=1.0, cap_s=30.0, calm_s=60.0, is_first_immediate=True)
 
@@ -186,24 +186,19 @@ class Workers(
             worker.backoff.forgive()
             self._settled = None
 
-    def replace_if_hung(self, worker: WorkerRecord) -> None:
-        """Stop a ready worker that loses threads to runs that hang; reconcile starts it again.
+    def replace_if_ailing(self, worker: WorkerRecord) -> None:
+        """Stop a ready worker that has lost threads or memory to models; it is started again.
 
-        It finishes its other requests first. Its models are run elsewhere meanwhile, if the pool
-        has another worker: all others must be ready.
+        It finishes its requests first, except for those that hang. All others of its pool must be
+        ready. One that is alone is replaced only when its threads run out.
         """
         report = worker.report
-        if report is None or not report.hung or worker.state is not ProcessState.READY:
+        if report is None or worker.state is not ProcessState.READY:
             return
-        is_short = report.hung_runs >= HUNG_SHARE * report.run_threads
-        is_old = any(copy.oldest_s >= HUNG_S for copy in report.hung)
         has_others = len(self.of_pool(worker.settings.pool)) > 1
-        if (is_short or (is_old and has_others)) and self._may_replace(worker):
-            names = sorted({str(id_) for copy in report.hung for id_ in copy.ids})
-            worker.reason = (
-                f"it is replaced: {report.hung_runs} of its {report.run_threads} threads are lost "
-                f"to runs that do not end, of {', '.join(names)}"
-            )
+        reason = _ailment(report, is_patient=not has_others)
+        if reason and self._may_replace(worker):
+            worker.reason = f"it is replaced: {reason}"
             self._move(worker, ProcessMove.STOP_ORDERED)
             self._order_stop(worker)
 
@@ -276,3 +271,26 @@ class Workers(
     def _on_change(self, record: WorkerRecord) -> None:
         self._rings.pop(record.settings.pool, None)
         self.changed.add(record.settings.pool)
+
+
+def _ailment(report: reports.WorkerReport, *, is_patient: bool) -> str:
+    """Return why the worker should be replaced, empty if it should not be.
+
+    With `is_patient` only a loss counts that stops it soon.
+    """
+    is_short = report.hung_runs >= HUNG_SHARE * report.run_threads
+    is_old = not is_patient and any(copy.oldest_s >= AILING_S for copy in report.hung)
+    if report.hung and (is_short or is_old):
+        names = _names(id_ for copy in report.hung for id_ in copy.ids)
+        return (
+            f"{report.hung_runs} of its {report.run_threads} threads are lost to runs that do not "
+            f"end, of {names}"
+        )
+    if report.hogs and not is_patient and report.excess_s >= AILING_S:
+        names = _names(id_ for hog in report.hogs for id_ in hog.ids)
+        return f"it takes far more memory than its budget since it ran {names}"
+    return ""
+
+
+def _names(ids: Iterable[model.ModelId]) -> str:
+    return ", ".join(sorted(set(map(str, ids))))

@@ -81,6 +81,22 @@ class HungCopy:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryHog:
+    """A copy that ran when its worker took far more memory than its budget.
+
+    It may have been another one that ran at the same time. `ids` are the models that had the copy,
+    `times` how often since the worker began, `peak_bytes` what the worker took the last time.
+    `is_suspect`: so often that it is tried alone.
+    """
+
+    key: str
+    ids: tuple[model.ModelId, ...]
+    times: int
+    peak_bytes: int
+    is_suspect: bool
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerDeath:
     """The end of a worker's process that had not stopped in good order.
 

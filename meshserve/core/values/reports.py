@@ -71,7 +71,8 @@ class WorkerReport:
     measurements, `demands` the busiest models. `deaths` are the last ones that it has noticed of
     workers on its node, and `trials` what it has found of suspects and the catalog does not say
     yet: both come again with each report. `hung` are the copies with runs that hang in its threads,
-    of which it has `run_threads`.
+    of which it has `run_threads`, and `hogs` those that ran when it took far more memory than its
+    budget, which it does now for `excess_s` seconds.
     """
 
     worker_id: str
@@ -95,6 +96,8 @@ class WorkerReport:
     trials: tuple[containment.TrialEnded, ...] = ()
     hung: tuple[containment.HungCopy, ...] = ()
     run_threads: int = 64
+    hogs: tuple[containment.MemoryHog, ...] = ()
+    excess_s: float = 0.0
 
     @property
     def hung_runs(self) -> int:

@@ -226,6 +226,11 @@ class Batcher:
         return True
 
     @property
+    def key(self) -> str:
+        """The copy's key in the journal of this process, empty if another process runs it."""
+        return self._key
+
+    @property
     def _parallel(self) -> int:
         return 1 if self.joining.is_on else self._limits.parallel
 

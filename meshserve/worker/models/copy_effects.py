@@ -364,7 +364,9 @@ class CopyEffects:
 
     def measure_memory(self) -> ev.MemoryMeasured:
         """Return the memory of all copies' processes; kill those that take others' memory."""
-        outside_bytes = self._isolated.measure(self._records, process_memory.private_bytes())
+        own_bytes = process_memory.private_bytes()
+        self._trials.note_memory(own_bytes, is_loading=self._load_queue.is_loading)
+        outside_bytes = self._isolated.measure(self._records, own_bytes)
         return self.memory.measure(outside_bytes)
 
     async def trim_memory(self) -> None:

@@ -17,13 +17,16 @@ from meshserve.core.memory import copies, suspicions, version_choice
 from meshserve.core.memory.copy_lifecycle import CopyPhase
 from meshserve.core.memory.suspicions import CopyStanding
 from meshserve.core.values import catalog, containment, model, process_death
-from meshserve.worker.models import dead_workers, loader, run_journal, run_watch
+from meshserve.worker.models import dead_workers, loader, memory_excess, run_journal, run_watch
 
 logger = logging.getLogger(__name__)
 
 DEATH_TOLD_S = 60.0
 """How long a death is told with each report: long enough for a controller that restarts meanwhile,
 and not so long that it hears of suspicions that have ended."""
+
+OUT_OF_MEMORY = ("MemoryError", "_ArrayMemoryError", "numpy._core._exceptions._ArrayMemoryError")
+"""What the errors of Python and NumPy for memory that is refused begin with."""
 
 OUTSIDE = "SIGKILL"
 OUTSIDE_KILLS = 2
@@ -54,6 +57,7 @@ class CopyTrials:
         records: Mapping[str, copies.Copy],
         rebind: Rebind,
         watch: run_watch.RunWatch,
+        budget_bytes: int,
     ) -> None:
         self.watch = watch
         self.journal = journal
@@ -65,6 +69,8 @@ class CopyTrials:
         self._refused: dict[model.ModelId, str] = {}
         self._hung_ids: dict[str, tuple[model.ModelId, ...]] = {}
         self._hung_totals: collections.Counter[str] = collections.Counter()
+        self._excess = memory_excess.MemoryExcess(budget_bytes)
+        self._hog_ids: dict[str, tuple[model.ModelId, ...]] = {}
         self._findings: dict[tuple[str, model.ModelId], str] = {}
         self._loop = asyncio.get_running_loop()
 
@@ -105,6 +111,41 @@ class CopyTrials:
         return tuple(
             containment.HungCopy(key, ids[key], len(ends), totals[key], now_s - min(ends.values()))
             for key, ends in self.watch.hung.items()
+        )
+
+    def note_memory(self, taken_bytes: int, *, is_loading: bool) -> None:
+        """Name the models that run while this process takes far more than its budget.
+
+        While it `is_loading`, nobody is named: the load may have taken the memory.
+        What did so again is run alone, where the process can be killed for it.
+        """
+        ran = frozenset() if is_loading else self.watch.take_ran()
+        for key in self._excess.note(taken_bytes, ran, self._loop.time()):
+            ids = tuple(sorted(set(map(version_choice.public_id, self._names(key)))))
+            self._hog_ids[key] = ids or self._hog_ids.get(key, ())
+            is_suspect = self._excess.times[key] >= memory_excess.REPEATS
+            logger.warning(
+                "the worker took %d MiB, far more than its budget, while %s ran%s",
+                taken_bytes >> 20,
+                ", ".join(map(str, self._hog_ids[key])) or f"copy {key}",
+                "; it runs in a process of its own for now" if is_suspect else "",
+            )
+            if is_suspect:
+                self._suspect(key, containment.PROBATION.base_s)
+
+    @property
+    def excess_s(self) -> float:
+        """How long this process has taken far more than its budget, 0 if it does not now."""
+        return self._excess.lasting_s(self._loop.time())
+
+    def hogs(self) -> tuple[containment.MemoryHog, ...]:
+        """Return the copies that ran while this process took far more than its budget."""
+        return tuple(
+            containment.MemoryHog(
+                *(key, self._hog_ids[key], times, self._excess.peak_bytes[key]),
+                is_suspect=times >= memory_excess.REPEATS,
+            )
+            for key, times in self._excess.times.items()
         )
 
     def recent_deaths(self) -> tuple[containment.WorkerDeath, ...]:
@@ -205,6 +246,11 @@ class CopyTrials:
         It is another one if the copy's process has died of it and was the trial of a suspect.
         """
         base = loader.tried_key(key)
+        is_hog = base in self._hog_ids and error.message.startswith(OUT_OF_MEMORY)
+        if base and is_hog and isinstance(error, errors.ModelRaised):
+            # Its process may take more than the worker's budget, and still that was too little.
+            self._convict(base, key, f"it asks for more memory than there is: {error.message}")
+            return errors.Quarantined(self._suspicions.reason(base))
         if not base or not isinstance(error, errors.ModelDied | errors.LoadDied):
             return error
         if error.message.startswith(process_death.STOPPED) and not is_over_memory(error):

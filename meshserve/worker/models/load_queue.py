@@ -131,10 +131,18 @@ class LoadQueue:
                 self._turn_since_s = loop.time()
                 return True
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether a model is loaded in this process now; loads past their timeouts do not count."""
+        return bool(self._overlapping(time.monotonic()))
+
+    def _overlapping(self, now_s: float) -> list[loader.LoadWindow]:
+        return [window for window in self._windows if window.until_s > now_s]
+
     def _open_window(self, timeout_s: float) -> loader.LoadWindow:
         """Open a load's window. Loads past their timeouts don't overlap: they may hang for ever."""
         now_s = time.monotonic()
-        overlapping = [window for window in self._windows if window.until_s > now_s]
+        overlapping = self._overlapping(now_s)
         for window in overlapping:
             window.is_disturbed = True
         window = loader.LoadWindow(now_s + timeout_s, is_disturbed=bool(overlapping))

@@ -53,7 +53,8 @@ class ModelHost:
         self._residency = residency.Residency(limits, eviction.POLICIES[settings.eviction])
         self.watch = run_watch.RunWatch()
         self.trials = copy_trials.CopyTrials(
-            journal or run_journal.RunJournal(), self._residency.copies, self._rebind, self.watch
+            *(journal or run_journal.RunJournal(), self._residency.copies, self._rebind),
+            *(self.watch, settings.memory.host_bytes),
         )
         self._effects = copy_effects.CopyEffects(
             settings, storage, self._follower, self._residency.copies, self._handle, self.trials

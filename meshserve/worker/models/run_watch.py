@@ -19,7 +19,12 @@ A run that only takes long has most of this time and that of its caller.
 
 
 class SweptRuns(Protocol):
-    """The runs of one copy."""
+    """The runs of one copy. `key` is empty if they can't take this process's memory."""
+
+    @property
+    def key(self) -> str:
+        """The copy's key in the journal of this process."""
+        ...
 
     def sweep(self, now_s: float) -> bool:
         """Answer the requests whose time is over; return whether a run in a thread now hangs."""
@@ -34,6 +39,7 @@ class RunWatch:
 
     def __init__(self) -> None:
         self._running: set[SweptRuns] = set()
+        self._ran: set[str] = set()
         self._hung: dict[str, dict[asyncio.Future[Any], float]] = {}
 
     @property
@@ -53,6 +59,12 @@ class RunWatch:
     def discard(self, runs: SweptRuns) -> None:
         """Watch the copy no longer: none of its runs goes on."""
         self._running.discard(runs)
+        self._ran.add(runs.key)
+
+    def take_ran(self) -> frozenset[str]:
+        """Return the keys of copies that ran in threads of this process since the last call."""
+        ran, self._ran = self._ran, set()
+        return frozenset(ran.union(runs.key for runs in self._running)) - {""}
 
     def sweep(self, now_s: float) -> frozenset[str]:
         """Answer what is late; return the keys of copies of which another run hangs now.

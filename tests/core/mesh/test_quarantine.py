@@ -167,3 +167,14 @@ def test_a_copy_with_a_run_that_hangs_is_a_suspect_everywhere_for_longer_each_ti
     assert standings(mesh_world, "gpu-0") == (containment.CopySuspected(KEY, 20.0),)
     hung(mesh_world, 2)
     assert standings(mesh_world, "gpu-0") == (containment.CopySuspected(KEY, 40.0),)
+
+
+def test_a_copy_that_took_too_much_memory_twice_is_a_suspect_everywhere(
+    mesh_world: world.World,
+) -> None:
+    standing = []
+    for times in (1, 2, 2):
+        hog = containment.MemoryHog(KEY, (A,), times, 1 << 30, is_suspect=times > 1)
+        mesh_world.hear_report("default-1", hogs=(hog,))
+        standing.append(standings(mesh_world, "gpu-0"))
+    assert standing == [(), *2 * [(containment.CopySuspected(KEY, 20.0),)]]

@@ -248,7 +248,7 @@ def report_hung(
     worker.take_report(
         reports.WorkerReport(worker_id, 1, "n1", "ready", 1, hung=(copy,), run_threads=64)
     )
-    running.replace_if_hung(worker)
+    running.replace_if_ailing(worker)
 
 
 @pytest.mark.parametrize(
@@ -279,3 +279,19 @@ def test_a_worker_alone_is_replaced_only_when_its_threads_run_out(
     assert running.is_ready("default-0")
     report_hung(running, 4, 0.0)
     assert not running.is_ready("default-0")
+
+
+@pytest.mark.parametrize(("count", "excess_s", "is_replaced"), [(2, 59, 0), (2, 60, 1), (1, 99, 0)])
+def test_a_worker_whose_memory_a_model_keeps_is_replaced_if_another_one_answers(
+    running: workers.Workers, count: int, excess_s: float, is_replaced: int
+) -> None:
+    if count == 1:
+        orders(running, world.pool(workers=1))
+        running.stopped("default-1")
+    hog = containment.MemoryHog("k", (model.ModelId("leaks"),), 1, 1 << 30, is_suspect=False)
+    worker = running.records["default-0"]
+    worker.take_report(
+        reports.WorkerReport("default-0", 1, "n1", "ready", 1, hogs=(hog,), excess_s=excess_s)
+    )
+    running.replace_if_ailing(worker)
+    assert ("more memory than its budget since it ran leaks:1" in worker.reason) == is_replaced

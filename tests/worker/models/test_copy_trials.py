@@ -21,6 +21,9 @@ KILL = process_death.ProcessDeath(signal_name="SIGKILL")
 OURS = process_death.ProcessDeath(signal_name="SIGKILL", reason="a call took longer than 1 s")
 
 
+BUDGET_BYTES = 400 << 20
+
+
 class Bench:
     """Trials with the records of one model's copies, and the orders to bind models anew."""
 
@@ -29,7 +32,9 @@ class Bench:
         self.bound: list[tuple[model.ModelId, bool, bool]] = []
         self.journal = run_journal.RunJournal()
         self.watch = run_watch.RunWatch()
-        self.trials = copy_trials.CopyTrials(self.journal, self.records, self.rebind, self.watch)
+        self.trials = copy_trials.CopyTrials(
+            *(self.journal, self.records, self.rebind, self.watch), BUDGET_BYTES
+        )
 
     def rebind(self, id_: model.ModelId, *, keeps_copy: bool, is_replaced: bool) -> None:
         self.bound.append((id_, keeps_copy, is_replaced))

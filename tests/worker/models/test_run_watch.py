@@ -141,6 +141,8 @@ async def test_hung_runs_are_counted_by_copy_until_they_end() -> None:
     first, second = (asyncio.get_running_loop().create_future() for _ in range(2))
 
     class Runs:
+        key = "a"
+
         def sweep(self, now_s: float) -> bool:
             watch.count_hung("a" if now_s < 2 else "b", first if now_s < 2 else second)
             return True
@@ -150,6 +152,8 @@ async def test_hung_runs_are_counted_by_copy_until_they_end() -> None:
     assert [set(watch.sweep(now_s)) for now_s in (1.0, 2.0)] == [{"a"}, {"b"}]
     watch.discard(runs)
     assert (watch.is_busy, len(watch.sweep(3.0))) == (False, 0)
+    # What has run since the last time counts, also if it has ended.
+    assert [set(watch.take_ran()) for _ in range(2)] == [{"a"}, set()]
     first.set_result(None)
     await asyncio.sleep(0)
     assert set(watch.hung) == {"b"}
