@@ -103,10 +103,10 @@ class PoolWorker:
             demands=self._load_signal.take(),
             deaths=self.host.trials.recent_deaths(),
             trials=self.host.trials.findings(self.host.catalog_follower.catalog),
-            hung=self.host.trials.hung_copies(),
+            hung=self.host.trials.ailing.hung(),
             run_threads=copy_effects.RUN_THREADS,
-            hogs=self.host.trials.hogs(),
-            excess_s=self.host.trials.excess_s,
+            hogs=self.host.trials.ailing.hogs(),
+            excess_s=self.host.trials.ailing.excess_s,
         )
 
     def copies(self, ids: tuple[model.ModelId, ...]) -> tuple[reports.CopyReport, ...]:

@@ -134,7 +134,7 @@ class WorkerMetrics:
             "Runs that go on in a thread long after their last caller has left",
             labels=labels,
         )
-        for copy in self._host.trials.hung_copies():
+        for copy in self._host.trials.ailing.hung():
             for id_ in copy.ids:
                 hung.add_metric([self._worker, *id_], copy.runs)
         yield hung

@@ -17,7 +17,7 @@ from meshserve.core.memory import copies, suspicions, version_choice
 from meshserve.core.memory.copy_lifecycle import CopyPhase
 from meshserve.core.memory.suspicions import CopyStanding
 from meshserve.core.values import catalog, containment, model, process_death
-from meshserve.worker.models import dead_workers, loader, memory_excess, run_journal, run_watch
+from meshserve.worker.models import ailing_copies, dead_workers, loader, run_journal, run_watch
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +67,7 @@ class CopyTrials:
         self._rebind = rebind
         self._suspicions = suspicions.Suspicions()
         self._refused: dict[model.ModelId, str] = {}
-        self._hung_ids: dict[str, tuple[model.ModelId, ...]] = {}
-        self._hung_totals: collections.Counter[str] = collections.Counter()
-        self._excess = memory_excess.MemoryExcess(budget_bytes)
-        self._hog_ids: dict[str, tuple[model.ModelId, ...]] = {}
+        self.ailing = ailing_copies.AilingCopies(watch, budget_bytes, self._names)
         self._findings: dict[tuple[str, model.ModelId], str] = {}
         self._loop = asyncio.get_running_loop()
 
@@ -94,59 +91,13 @@ class CopyTrials:
 
     def suspect_hung(self, key: str) -> None:
         """Run a copy alone from now on, because a run of it hangs in a thread of this worker."""
-        ids = sorted(set(map(version_choice.public_id, self._names(key))))
-        # A copy that lost its names by the first run that hangs has had them.
-        self._hung_ids[key] = tuple(ids) or self._hung_ids.get(key, ())
-        self._hung_totals[key] += 1
-        logger.warning(
-            "a run of %s does not end, and nobody waits for it any more; the model runs in a "
-            "process of its own for now",
-            ", ".join(map(str, self._hung_ids[key])) or f"copy {key}",
-        )
+        self.ailing.note_hung(key)
         self._suspect(key, containment.PROBATION.base_s)
 
-    def hung_copies(self) -> tuple[containment.HungCopy, ...]:
-        """Return the copies with runs that hang in this worker's threads."""
-        now_s, ids, totals = self._loop.time(), self._hung_ids, self._hung_totals
-        return tuple(
-            containment.HungCopy(key, ids[key], len(ends), totals[key], now_s - min(ends.values()))
-            for key, ends in self.watch.hung.items()
-        )
-
     def note_memory(self, taken_bytes: int, *, is_loading: bool) -> None:
-        """Name the models that run while this process takes far more than its budget.
-
-        While it `is_loading`, nobody is named: the load may have taken the memory.
-        What did so again is run alone, where the process can be killed for it.
-        """
-        ran = frozenset() if is_loading else self.watch.take_ran()
-        for key in self._excess.note(taken_bytes, ran, self._loop.time()):
-            ids = tuple(sorted(set(map(version_choice.public_id, self._names(key)))))
-            self._hog_ids[key] = ids or self._hog_ids.get(key, ())
-            is_suspect = self._excess.times[key] >= memory_excess.REPEATS
-            logger.warning(
-                "the worker took %d MiB, far more than its budget, while %s ran%s",
-                taken_bytes >> 20,
-                ", ".join(map(str, self._hog_ids[key])) or f"copy {key}",
-                "; it runs in a process of its own for now" if is_suspect else "",
-            )
-            if is_suspect:
-                self._suspect(key, containment.PROBATION.base_s)
-
-    @property
-    def excess_s(self) -> float:
-        """How long this process has taken far more than its budget, 0 if it does not now."""
-        return self._excess.lasting_s(self._loop.time())
-
-    def hogs(self) -> tuple[containment.MemoryHog, ...]:
-        """Return the copies that ran while this process took far more than its budget."""
-        return tuple(
-            containment.MemoryHog(
-                *(key, self._hog_ids[key], times, self._excess.peak_bytes[key]),
-                is_suspect=times >= memory_excess.REPEATS,
-            )
-            for key, times in self._excess.times.items()
-        )
+        """Run alone what has run again while this process took far more than its budget."""
+        for key in self.ailing.note_memory(taken_bytes, is_loading=is_loading):
+            self._suspect(key, containment.PROBATION.base_s)
 
     def recent_deaths(self) -> tuple[containment.WorkerDeath, ...]:
         """Return the deaths noticed here within the last DEATH_TOLD_S seconds."""
@@ -246,7 +197,7 @@ class CopyTrials:
         It is another one if the copy's process has died of it and was the trial of a suspect.
         """
         base = loader.tried_key(key)
-        is_hog = base in self._hog_ids and error.message.startswith(OUT_OF_MEMORY)
+        is_hog = self.ailing.is_hog(base) and error.message.startswith(OUT_OF_MEMORY)
         if base and is_hog and isinstance(error, errors.ModelRaised):
             # Its process may take more than the worker's budget, and still that was too little.
             self._convict(base, key, f"it asks for more memory than there is: {error.message}")

@@ -82,11 +82,13 @@ async def test_a_model_that_takes_too_much_again_and_again_is_named_then_tried_t
     await answer(host, "hog")
     for times in (1, 2):
         asked = tasks.spawn(answer(host, "hog", 60.0 + times), "asked", is_awaited=True)
-        await support.wait_until_async(lambda: [hog.times for hog in host.trials.hogs()] == [times])  # noqa: B023
+        await support.wait_until_async(
+            lambda: [hog.times for hog in host.trials.ailing.hogs()] == [times]
+        )
         (tmp_path / f"end{60 + times}").touch()
         np.testing.assert_array_equal(await asked, [[3 * (60.0 + times)] * 2])
-        await support.wait_until_async(lambda: host.trials.excess_s == 0.0)
-    (hog,) = host.trials.hogs()
+        await support.wait_until_async(lambda: host.trials.ailing.excess_s == 0.0)
+    (hog,) = host.trials.ailing.hogs()
     assert (hog.ids, hog.is_suspect) == ((model.ModelId("hog"),), True)
     await answer(host, "hog")
     assert process_of(host, "hog").death is None

@@ -69,7 +69,7 @@ async def test_a_run_over_its_models_limit_is_answered_and_then_counted(
         np.testing.assert_array_equal(await waiting, [[6.0, 6.0]])
         assert {key: len(runs) for key, runs in host.watch.hung.items()} == {key: 1}
         assert process_of(host, "limited").death is None
-        (hung,) = host.trials.hung_copies()
+        (hung,) = host.trials.ailing.hung()
         shown = (hung.key, hung.ids, hung.runs, hung.total)
         assert shown == (key, (model.ModelId("limited"),), 1, 1)
         # The copy in the worker is not used again as long as its run hangs.
