@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections.abc import Callable
 
 from meshserve.core.values import reports
 from meshserve.worker.models import model_host
@@ -17,11 +18,18 @@ DEMANDS_MAX, SHARE_MIN = 3, 0.05
 class LoadSignal:
     """The load since the last report. Lives on the event loop's thread, whose time it measures."""
 
-    def __init__(self, host: model_host.ModelHost) -> None:
+    def __init__(
+        self,
+        host: model_host.ModelHost,
+        now_s: Callable[[], float] = time.monotonic,
+        spent_s: Callable[[], float] = time.thread_time,
+    ) -> None:
+        """`spent_s` returns the CPU time of the calling thread."""
         self._host = host
-        self._at_s = time.monotonic()
+        self._read_now_s = now_s
         # This thread's CPU time: runs in other threads leave the event loop free.
-        self._spent_s = time.thread_time()
+        self._read_spent_s = spent_s
+        self._at_s, self._spent_s = now_s(), spent_s()
         self._demands: tuple[reports.ModelDemand, ...] = ()
 
     def take(self) -> tuple[reports.ModelDemand, ...]:
@@ -30,7 +38,7 @@ class LoadSignal:
         A model's share is the larger of its requests' part of the event loop's time and the part of
         the time in which its queue was longer than one run.
         """
-        now_s, spent_s = time.monotonic(), time.thread_time()
+        now_s, spent_s = self._read_now_s(), self._read_spent_s()
         elapsed_s = now_s - self._at_s
         if elapsed_s >= PERIOD_S_MIN:
             self._demands = self._measure(elapsed_s, (spent_s - self._spent_s) / elapsed_s)

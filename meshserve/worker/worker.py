@@ -15,11 +15,13 @@ from meshserve.protocol import guarded_connection, http_protocol, paths, sockets
 from meshserve.worker import load_signal, worker_report
 from meshserve.worker.http import inference_rest, worker_app, worker_metrics
 from meshserve.worker.models import (
-    allocators,
     copy_effects,
+    isolated_copies,
     model_host,
+    process_launcher,
     process_memory,
     run_journal,
+    surroundings,
 )
 
 
@@ -31,12 +33,15 @@ class PoolWorker:
         address: model.ServerAddress,
         settings: desired.WorkerSettings,
         storage: model_runtime.Storage,
+        meter: process_memory.ProcessMeter = process_memory.OWN,
+        make_launcher: isolated_copies.MakeLauncher = process_launcher.ProcessLauncher,
     ) -> None:
-        allocators.current().tune()
+        meter.allocator.tune()
         self.address = address
         run_journal.remove_stale(time.time())
         self._journal = run_journal.RunJournal(run_journal.folder(address.run_dir), address.id)
-        self.host = model_host.ModelHost(settings, storage, self._journal)
+        outside = surroundings.Surroundings(storage, meter, make_launcher)
+        self.host = model_host.ModelHost(settings, outside, self._journal)
         load = worker_app.WorkerLoad()
         metrics = worker_metrics.WorkerMetrics(self.host, load, address.id)
         self.app = worker_app.WorkerApp(
@@ -46,6 +51,7 @@ class PoolWorker:
             {paths.METRICS: metrics.page},
         )
         self._settings = settings
+        self._meter = meter
         self._report_pages = worker_report.ReportPages(self.host)
         self._load_signal = load_signal.LoadSignal(self.host)
         self._server: http_protocol.HttpServer | None = None
@@ -92,7 +98,7 @@ class PoolWorker:
             revision=self.host.catalog_follower.revision,
             budget=self._settings.memory,
             booked=self.host.residency.account.booked,
-            private_bytes=process_memory.private_bytes(),
+            private_bytes=self._meter.private_bytes(),
             counters=worker_report.counters(self.host, self.app.load),
             number=page.number,
             since=page.since,

@@ -99,10 +99,10 @@ def test_a_mapped_model_answers_bit_for_bit_as_a_plain_one(path: Path) -> None:
 
 def test_its_weights_take_no_memory_of_the_process_s_own(path: Path) -> None:
     load(path)[0].close()
-    before = process_memory.mark()
+    before = process_memory.OWN.mark()
     loaded, _ = load(path)
     answer(loaded)
-    assert process_memory.mark().allocated_bytes - before.allocated_bytes < BYTES / 4
+    assert process_memory.OWN.mark().allocated_bytes - before.allocated_bytes < BYTES / 4
 
 
 def test_files_that_may_change_and_small_files_are_copied(path: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from meshserve.core.values import model
 from meshserve.worker import worker
-from meshserve.worker.models import model_host
+from meshserve.worker.models import model_host, surroundings
 from tests import support
 from tests.worker import helpers
 
@@ -29,7 +29,9 @@ async def hosting(
     hosts = []
 
     def make(**changes: Any) -> model_host.ModelHost:
-        hosts.append(model_host.ModelHost(helpers.settings(**changes), storage))
+        hosts.append(
+            model_host.ModelHost(helpers.settings(**changes), surroundings.Surroundings(storage))
+        )
         return hosts[-1]
 
     yield make

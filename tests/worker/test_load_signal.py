@@ -15,10 +15,11 @@ ONE, OTHER, THIRD, FOURTH = (model.ModelId(name) for name in ("one", "other", "t
 class Time:
     """What the clocks say."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.now_s = self.spent_s = 100.0
-        monkeypatch.setattr("meshserve.worker.load_signal.time.monotonic", lambda: self.now_s)
-        monkeypatch.setattr("meshserve.worker.load_signal.time.thread_time", lambda: self.spent_s)
+
+    def signal(self, host: model_host.ModelHost) -> load_signal.LoadSignal:
+        return load_signal.LoadSignal(host, lambda: self.now_s, lambda: self.spent_s)
 
     def goes(self, seconds: float, busy: float) -> None:
         self.now_s += seconds
@@ -26,8 +27,8 @@ class Time:
 
 
 @pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Time:
-    return Time(monkeypatch)
+def time() -> Time:
+    return Time()
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def shares(demands: tuple[reports.ModelDemand, ...]) -> list[tuple[str, float]]:
 async def test_a_model_has_the_part_of_the_event_loop_that_its_requests_have(
     host: model_host.ModelHost, time: Time
 ) -> None:
-    demands = load_signal.LoadSignal(host)
+    demands = time.signal(host)
     asked(host, one=75, other=25)
     time.goes(2.0, 0.8)
     assert shares(demands.take()) == [("one", 0.6), ("other", 0.2)]
@@ -58,7 +59,7 @@ async def test_a_model_has_the_part_of_the_event_loop_that_its_requests_have(
 async def test_a_saturated_model_is_busy_even_if_the_loop_is_idle(
     host: model_host.ModelHost, time: Time
 ) -> None:
-    demands = load_signal.LoadSignal(host)
+    demands = time.signal(host)
     asked(host, one=1)
     host._counts.stats[ONE].saturated_s = 0.9
     time.goes(1.0, 0.01)
@@ -69,7 +70,7 @@ async def test_a_saturated_model_is_busy_even_if_the_loop_is_idle(
 async def test_a_report_that_comes_too_soon_repeats_the_last_one(
     host: model_host.ModelHost, time: Time
 ) -> None:
-    demands = load_signal.LoadSignal(host)
+    demands = time.signal(host)
     asked(host, one=1)
     time.goes(1.0, 0.5)
     first = demands.take()
@@ -81,7 +82,7 @@ async def test_a_report_that_comes_too_soon_repeats_the_last_one(
 
 
 async def test_only_the_busiest_models_are_reported(host: model_host.ModelHost, time: Time) -> None:
-    demands = load_signal.LoadSignal(host)
+    demands = time.signal(host)
     asked(host, one=40, other=30, third=20, fourth=10)
     time.goes(1.0, 1.0)
     assert shares(demands.take()) == [("one", 0.4), ("other", 0.3), ("third", 0.2)]

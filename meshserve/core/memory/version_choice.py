@@ -72,16 +72,16 @@ class VersionChoice:
     ) -> Iterator[model.ModelId]:
         """Yield the versions, each followed by what it was before its replacement, if kept.
 
-        Those that are `superseded` come last: they are not declared any longer.
+        Those that are `superseded` come last: they are not what came before any of the versions,
+        even if their version was declared anew.
         """
-        yielded = set()
+        removed = frozenset(superseded)
         for id_ in versions:
             yield id_
             previous = previous_id(id_)
-            if previous in self._bindings:
-                yielded.add(previous)
+            if previous in self._bindings and previous not in removed:
                 yield previous
-        yield from sorted(set(superseded) - yielded, reverse=True)
+        yield from sorted(removed, reverse=True)
 
     def choose(self, candidates: Iterable[model.ModelId], now_s: float) -> Choice | None:
         """Return which of the candidates, the best first, answers now; None without candidates."""

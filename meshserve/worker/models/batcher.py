@@ -7,7 +7,7 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -70,12 +70,13 @@ IN_WORKER = RunHost()
 class RunPlaces(NamedTuple):
     """Where a worker's copies run: threads for longer runs, and what is noted of the runs there.
 
-    `watch` ends or counts those that never end.
+    `watch` ends or counts those that never end, `now_s` is the event loop's clock, for threads too.
     """
 
     pool: ThreadPoolExecutor
     journal: run_journal.RunJournal
     watch: run_watch.RunWatch
+    now_s: Callable[[], float] = time.monotonic
 
 
 shared_limits = functools.lru_cache(maxsize=1024)(BatchLimits)
@@ -136,13 +137,14 @@ class Batcher:
         future may raise ModelRaised too, or DeadlineExceeded if the deadline passes in the queue.
         """
         if self._is_quick(request.rows):
-            began_s = time.perf_counter()
-            self._places.journal.begin(self._key)
+            _, journal, _, now_s = self._places
+            began_s = now_s()
+            journal.begin(self._key)
             try:
                 outputs = self._predict(request)
             finally:
-                self._places.journal.end()
-            self._learn(request.rows, time.perf_counter() - began_s, stats)
+                journal.end()
+            self._learn(request.rows, now_s() - began_s, stats)
             return outputs
         if len(self._waiting) >= self._limits.queue_max:
             raise errors.Overloaded(
@@ -287,12 +289,11 @@ class Batcher:
 
     def _perform(self, run: thread_runs.Run) -> thread_runs.Finished:
         """Run the jobs whose callers still wait, in a thread that may have been late to start."""
-        run.began_s = time.monotonic()
-        began_s = time.perf_counter()
+        began_s = run.began_s = self._places.now_s()
         wanted = [job for job in run.batch if not job.answer.done()]
         with self._places.journal.running(self._key):
             outcomes = self._outcomes(wanted) if wanted else []
-        return thread_runs.Finished(wanted, outcomes, time.perf_counter() - began_s)
+        return thread_runs.Finished(wanted, outcomes, self._places.now_s() - began_s)
 
     def _outcomes(self, batch: Sequence[thread_runs.Job]) -> Sequence[Outcome]:
         """Run the jobs joined; if that fails, one by one, so that each gets its own error."""

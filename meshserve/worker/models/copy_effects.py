@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, assert_never
 
 from meshserve import errors, tasks
-from meshserve.core.interfaces import model_runtime
 from meshserve.core.memory import copies, version_choice
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import catalog, catalog_sync, desired, model, process_death
@@ -25,8 +24,10 @@ from meshserve.worker.models import (
     library_room,
     load_queue,
     loader,
+    measurements,
     process_memory,
     resident_model,
+    surroundings,
 )
 
 QUICK_FREE_BYTES = 32 << 20
@@ -49,36 +50,37 @@ class CopyEffects:
     def __init__(
         self,
         settings: desired.WorkerSettings,
-        storage: model_runtime.Storage,
+        outside: surroundings.Surroundings,
         follower: catalog_sync.CatalogFollower,
         records: Mapping[str, copies.Copy],
         emit: Callable[[ev.Event], None],
         trials: copy_trials.CopyTrials,
     ) -> None:
-        self.memory = process_memory.MemoryWatch(settings.memory.host_bytes)
+        storage, meter, make_launcher = outside
+        self.memory = process_memory.MemoryWatch(settings.memory.host_bytes, meter)
         self._settings = settings
         self._storage = storage
+        self._meter = meter
         self._follower = follower
         self._records = records
         self._emit = emit
         self._trials = trials
         self._load_queue = load_queue.LoadQueue(
-            int(settings.memory.host_bytes * detached.SHARE_MAX), trials.journal
+            int(settings.memory.host_bytes * detached.SHARE_MAX), trials.journal, meter
         )
         self._fetched_specs: dict[model.ModelId, model.ModelSpec] = {}
-        self._measured: dict[model.ModelId, model.Measured] = {}
-        self._newly_measured: dict[model.ModelId, model.Measured] = {}
+        self._measured = measurements.Measurements()
         self._recipes: dict[str, loader.LoadRecipe] = {}
         self._residents: dict[str, resident_model.ResidentModel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._run_pool = ThreadPoolExecutor(RUN_THREADS, "run")
         # Of their own, so that models that hang when they are closed take no run's place.
         self._free_pool = ThreadPoolExecutor(RUN_THREADS, "free")
-        self._places = batcher.RunPlaces(self._run_pool, trials.journal, trials.watch)
+        self._places = batcher.RunPlaces(self._run_pool, trials.journal, trials.watch, meter.now_s)
         self._trim_pool = ThreadPoolExecutor(1, "trim")
         self.proofs = join_proofs.JoinProofs(storage, self._check_unchanged, trials.journal)
         self._isolated = isolated_copies.IsolatedCopies(
-            settings.memory.host_bytes, self._record_death
+            settings.memory.host_bytes, self._record_death, make_launcher
         )
         self._loop = asyncio.get_running_loop()
 
@@ -122,7 +124,7 @@ class CopyEffects:
     def forget_model(self, id_: model.ModelId) -> None:
         """Drop the spec and measurement of a model that was withdrawn or declared anew."""
         self._fetched_specs.pop(id_, None)
-        self._measured.pop(id_, None)
+        self._measured.forget(id_)
 
     async def _fetch(self, command: ev.FetchArtifact) -> None:
         id_, attempt = command.id, command.attempt
@@ -153,7 +155,7 @@ class CopyEffects:
     ) -> ev.ArtifactFetched:
         """Return the event, with the footprint measured before if the artifact is the same."""
         runtime, artifact = recipe.runtime, recipe.artifact
-        measured = self._measured.get(command.id) or declared.measured
+        measured = self._measured.find(command.id) or declared.measured
         if measured is not None and measured.digest == artifact.digest:
             need, load_s = measured.footprint, measured.load_s
         else:
@@ -173,8 +175,7 @@ class CopyEffects:
 
     def take_measured(self) -> dict[model.ModelId, model.Measured]:
         """Return the footprints measured since the last call."""
-        measured, self._newly_measured = self._newly_measured, {}
-        return measured
+        return self._measured.take()
 
     async def _load(self, key: str) -> None:
         recipe, record = self._recipes[key], self._records[key]
@@ -192,38 +193,32 @@ class CopyEffects:
             self._storage.give_up(recipe.spec.uri)
             self._emit(ev.CopyLoadFailed(key, error, recipe.death_by(error)))
             return
+        self._keep(recipe, record, loaded_copy)
+
+    def _keep(
+        self, recipe: loader.LoadRecipe, record: copies.Copy, loaded_copy: loader.LoadedCopy
+    ) -> None:
+        """Take over a copy that has been loaded, and emit that."""
+        key = recipe.key
         resident = self._residents[key] = self._make_resident(recipe, loaded_copy)
         self.memory.mapped_bytes += loaded_copy.mapped_bytes
         # What the process of a trial takes beyond the model is not booked (`measure_memory`).
         footprint = record.need if loader.tried_key(key) else loaded_copy.footprint
         if loaded_copy.is_measured and not loader.tried_key(key):
-            self._remember(recipe, loaded_copy, record.names)
+            digest = recipe.artifact.digest
+            measured = model.Measured(digest, loaded_copy.footprint, loaded_copy.load_s)
+            self._measured.remember(record.names, measured)
         self._emit(ev.CopyLoaded(key, footprint, loaded_copy.load_s))
         # A copy that nobody wants any more is freed by that event, and the end of its process is
         # then no death: it would put a trial's model into quarantine.
         if self._residents.get(key) is resident:
             self._isolated.begin(key, loaded_copy.process)
 
-    def _remember(
-        self,
-        recipe: loader.LoadRecipe,
-        loaded_copy: loader.LoadedCopy,
-        ids: Iterable[model.ModelId],
-    ) -> None:
-        digest = recipe.artifact.digest
-        measured = model.Measured(digest, loaded_copy.footprint, loaded_copy.load_s)
-        changed = {
-            id_: measured
-            for id_ in ids
-            if not (version_choice.is_previous(id_) or measured.is_known(self._measured.get(id_)))
-        }
-        self._measured.update(changed)
-        self._newly_measured.update(changed)
-
     async def _load_held(
         self, recipe: loader.LoadRecipe, need: model.Footprint
     ) -> loader.LoadedCopy:
-        library_room.check(recipe, need, self._records, self._settings.memory.host_bytes)
+        budget_bytes = self._settings.memory.host_bytes
+        library_room.check(recipe, need, self._records, budget_bytes, self._meter.private_bytes)
         if not recipe.is_held:
             return await self._load_queue.load(recipe, need)
         self._storage.hold(recipe.stored)
@@ -364,7 +359,7 @@ class CopyEffects:
 
     def measure_memory(self) -> ev.MemoryMeasured:
         """Return the memory of all copies' processes; kill those that take others' memory."""
-        own_bytes = process_memory.private_bytes()
+        own_bytes = self._meter.private_bytes()
         self._trials.note_memory(own_bytes, is_loading=self._load_queue.is_loading)
         outside_bytes = self._isolated.measure(self._records, own_bytes)
         return self.memory.measure(outside_bytes)

@@ -31,6 +31,12 @@ LIBRARY_SHARE_MAX = 0.25
 for good, while one that a model's process imports leaves with the model."""
 
 
+MakeLauncher = Callable[
+    [Callable[[isolated_process.IsolatedProcess], None], int], process_launcher.ProcessLauncher
+]
+"""Makes what starts processes, from what is told of each death and a limit of libraries' bytes."""
+
+
 class IsolatedCopies:
     """Starts and watches the processes of one worker's copies.
 
@@ -41,9 +47,11 @@ class IsolatedCopies:
         self,
         budget_bytes: int,
         on_death: Callable[[str, process_death.ProcessDeath], None],
+        make_launcher: MakeLauncher = process_launcher.ProcessLauncher,
     ) -> None:
         self._budget_bytes = budget_bytes
         self._on_death = on_death
+        self._make_launcher = make_launcher
         self._launcher: process_launcher.ProcessLauncher | None = None
         self._serving: dict[str, isolated_process.IsolatedProcess] = {}
         self._loop = asyncio.get_running_loop()
@@ -53,7 +61,7 @@ class IsolatedCopies:
         if not recipe.is_isolated:
             return recipe
         if self._launcher is None:
-            self._launcher = process_launcher.ProcessLauncher(
+            self._launcher = self._make_launcher(
                 self._tell_death, int(self._budget_bytes * LIBRARY_SHARE_MAX)
             )
         # A GPU's driver reserves address space for all of its memory, which a limit would refuse.

@@ -69,5 +69,8 @@ class LeaseWaits:
             answer.set_result(self._find(key))
 
     def refuse(self, ticket: ev.Ticket, error: errors.MeshError) -> None:
-        """Raise the error where the request waits."""
-        self._waiting.pop(ticket).set_exception(error)
+        """Raise the error where the request waits, unless its requester has just left."""
+        answer = self._waiting.pop(ticket)
+        # Its deadline may have passed in the same turn of the event loop: then it is cancelled.
+        if not answer.done():
+            answer.set_exception(error)

@@ -7,7 +7,7 @@ any other model, until the worker ended.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from meshserve import errors
 from meshserve.core.memory import copies
@@ -22,6 +22,7 @@ def check(
     need: model.Footprint,
     records: Mapping[str, copies.Copy],
     budget_bytes: int,
+    private_bytes: Callable[[], int] = process_memory.private_bytes,
 ) -> None:
     """Raise ModelTooBig if the library isn't imported yet and doesn't fit with a copy of this need.
 
@@ -32,7 +33,7 @@ def check(
         return
     others = (copy for key, copy in records.items() if key != recipe.key)
     booked_bytes = sum(copy.booked.host_bytes for copy in others)
-    own_bytes = max(0, process_memory.private_bytes() - booked_bytes)
+    own_bytes = max(0, private_bytes() - booked_bytes)
     needed_bytes = own_bytes + runtime.library_bytes + need.host_bytes
     if needed_bytes > budget_bytes:
         raise errors.ModelTooBig(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-import time
 from collections.abc import Callable
 
 from meshserve import errors
 from meshserve.core.values import model
-from meshserve.worker.models import allocators, detached, loader, run_journal, threads
+from meshserve.worker.models import detached, loader, process_memory, run_journal, threads
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +26,15 @@ class LoadQueue:
     """
 
     def __init__(
-        self, detached_bytes_max: int = 0, journal: run_journal.RunJournal | None = None
+        self,
+        detached_bytes_max: int = 0,
+        journal: run_journal.RunJournal | None = None,
+        meter: process_memory.ProcessMeter = process_memory.OWN,
     ) -> None:
         self.detached = detached.DetachedModels(detached_bytes_max)
         self._journal = journal or run_journal.RunJournal()
-        self._threads = threads.Threads("load", allocators.current().tune_loader)
+        self._meter = meter
+        self._threads = threads.Threads("load", meter.allocator.tune_loader)
         self._windows: set[loader.LoadWindow] = set()
         self._turn = asyncio.Lock()
         self._turn_since_s = 0.0
@@ -42,14 +44,14 @@ class LoadQueue:
     ) -> None:
         """Close or detach the copy, and note the freed bytes for the loads in progress."""
         # The balance of this thread leaves out what loading threads allocate meanwhile.
-        before_bytes = allocators.current().own_bytes()
+        before_bytes = self._meter.allocator.own_bytes()
         with self._journal.running(recipe.journal_key):
             if is_detached:
                 loaded_copy.loaded.detach()
             else:
                 loaded_copy.loaded.close()
         if self._windows:
-            freed_bytes = max(0, before_bytes - allocators.current().own_bytes())
+            freed_bytes = max(0, before_bytes - self._meter.allocator.own_bytes())
             for window in self._windows:
                 window.freed_bytes += freed_bytes
 
@@ -74,7 +76,9 @@ class LoadQueue:
         if copy is None:
             return None
         try:
-            return await self._in_thread(recipe, lambda: loader.attach(copy, recipe.artifact))
+            return await self._in_thread(
+                recipe, lambda: loader.attach(copy, recipe.artifact, self._meter)
+            )
         except errors.LoadFailed:
             copy.loaded.close()
             return None
@@ -83,11 +87,15 @@ class LoadQueue:
         if recipe.is_isolated:
             # A process is measured by itself, whatever runs beside it.
             alone = loader.LoadWindow(0.0)
-            return await self._in_thread(recipe, lambda: loader.load(recipe, need, alone))
+            return await self._in_thread(
+                recipe, lambda: loader.load(recipe, need, alone, self._meter)
+            )
         has_turn = await self._take_turn()
         window = self._open_window(recipe.spec.load_timeout_s)
         try:
-            return await self._in_thread(recipe, lambda: loader.load(recipe, need, window))
+            return await self._in_thread(
+                recipe, lambda: loader.load(recipe, need, window, self._meter)
+            )
         finally:
             self._windows.discard(window)
             if has_turn:
@@ -96,23 +104,19 @@ class LoadQueue:
     async def _in_thread(
         self, recipe: loader.LoadRecipe, work: Callable[[], loader.LoadedCopy]
     ) -> loader.LoadedCopy:
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[loader.LoadedCopy] = loop.create_future()
-
-        def run() -> threads.Task:
+        def run() -> loader.LoadedCopy | errors.MeshError:
             try:
                 with self._journal.running(recipe.journal_key):
-                    loaded_copy, failure = work(), None
+                    return work()
             except BaseException as error:
                 # Even SystemExit of a user's code belongs to the load, not to the thread.
                 logger.info("a load failed", exc_info=error)
-                loaded_copy, failure = None, _without_traceback(error)
-            return functools.partial(
-                loop.call_soon_threadsafe, _settle, answer, loaded_copy, failure
-            )
+                return _without_traceback(error)
 
-        self._threads.run(run)
-        return await answer
+        outcome = await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        if isinstance(outcome, errors.MeshError):
+            raise outcome
+        return outcome
 
     async def _take_turn(self) -> bool:
         """Wait for the turn to load alone; return False if another load keeps it for over TURN_S.
@@ -134,33 +138,20 @@ class LoadQueue:
     @property
     def is_loading(self) -> bool:
         """Whether a model is loaded in this process now; loads past their timeouts do not count."""
-        return bool(self._overlapping(time.monotonic()))
+        return bool(self._overlapping(asyncio.get_running_loop().time()))
 
     def _overlapping(self, now_s: float) -> list[loader.LoadWindow]:
         return [window for window in self._windows if window.until_s > now_s]
 
     def _open_window(self, timeout_s: float) -> loader.LoadWindow:
         """Open a load's window. Loads past their timeouts don't overlap: they may hang for ever."""
-        now_s = time.monotonic()
+        now_s = asyncio.get_running_loop().time()
         overlapping = self._overlapping(now_s)
         for window in overlapping:
             window.is_disturbed = True
         window = loader.LoadWindow(now_s + timeout_s, is_disturbed=bool(overlapping))
         self._windows.add(window)
         return window
-
-
-def _settle(
-    answer: asyncio.Future[loader.LoadedCopy],
-    loaded_copy: loader.LoadedCopy | None,
-    error: errors.MeshError | None,
-) -> None:
-    if answer.done():
-        return
-    if error is not None:
-        answer.set_exception(error)
-    elif loaded_copy is not None:
-        answer.set_result(loaded_copy)
 
 
 def _without_traceback(error: BaseException) -> errors.MeshError:

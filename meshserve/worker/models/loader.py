@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import math
-import time
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -124,7 +123,7 @@ class LoadedCopy:
 class LoadWindow:
     """The time during which one load runs, and what happens beside it.
 
-    After `until_s`, on the monotonic clock, the load counts as hanging. `is_disturbed`: another
+    After `until_s`, on the event loop's clock, the load counts as hanging. `is_disturbed`: another
     load overlapped. `freed_bytes` were freed by other threads meanwhile.
     """
 
@@ -191,7 +190,12 @@ def _as_json(specs: tuple[model.TensorSpec, ...]) -> list[list[object]]:
     return [[spec.name, spec.datatype, list(spec.shape)] for spec in specs]
 
 
-def load(recipe: LoadRecipe, need: model.Footprint, window: LoadWindow) -> LoadedCopy:
+def load(
+    recipe: LoadRecipe,
+    need: model.Footprint,
+    window: LoadWindow,
+    meter: process_memory.ProcessMeter = process_memory.OWN,
+) -> LoadedCopy:
     """Load and measure; a disturbed load is booked as `need`, its expected footprint.
 
     Raises LoadFailed, or MissingExtra.
@@ -199,18 +203,18 @@ def load(recipe: LoadRecipe, need: model.Footprint, window: LoadWindow) -> Loade
     try:
         # The library is imported before the mark, because its memory is not the model's.
         recipe.runtime.prepare(recipe.device)
-        before = process_memory.mark()
-        began_s = time.perf_counter()
+        before = meter.mark()
+        began_s = meter.now_s()
         loaded = described_model.load(recipe.runtime, recipe.artifact, recipe.spec, recipe.device)
-        load_s = time.perf_counter() - began_s
+        load_s = meter.now_s() - began_s
         # Run before measuring: a first run allocates memory that later runs use again.
-        run_s = _time_run(loaded)
+        run_s = _time_run(loaded, meter)
         process = recipe.process
         is_measured = process is not None or not window.is_disturbed
         if process is not None:
             host_bytes = process.measure_footprint()
         elif is_measured:
-            grown_bytes = process_memory.grown_bytes(before, window.freed_bytes)
+            grown_bytes = meter.grown_bytes(before, window.freed_bytes)
             host_bytes = grown_bytes + loaded.capabilities.mapped_bytes
         else:
             host_bytes = need.host_bytes
@@ -218,12 +222,7 @@ def load(recipe: LoadRecipe, need: model.Footprint, window: LoadWindow) -> Loade
         if recipe.process is not None:
             recipe.process.discard("its load failed")
         raise _as_load_error(error, recipe.artifact.path) from error
-    if not loaded.signature.outputs:
-        logger.warning(
-            "%s was not tried with made-up inputs, or refused them: its outputs are not known "
-            "before its first answer, unless `outputs` are declared",
-            recipe.spec.id,
-        )
+    _warn_of_unknown_outputs(loaded, recipe)
     capabilities = loaded.capabilities
     gpu_bytes = need.gpu_bytes if capabilities.gpu_bytes is None else capabilities.gpu_bytes
     return LoadedCopy(
@@ -236,6 +235,15 @@ def load(recipe: LoadRecipe, need: model.Footprint, window: LoadWindow) -> Loade
         can_detach=capabilities.can_detach,
         process=process,
     )
+
+
+def _warn_of_unknown_outputs(loaded: model_runtime.LoadedModel, recipe: LoadRecipe) -> None:
+    if not loaded.signature.outputs:
+        logger.warning(
+            "%s was not tried with made-up inputs, or refused them: its outputs are not known "
+            "before its first answer, unless `outputs` are declared",
+            recipe.spec.id,
+        )
 
 
 def _as_load_error(error: BaseException, path: PurePath) -> BaseException:
@@ -261,20 +269,26 @@ def _without_folder(message: str, path: PurePath) -> str:
     return message.replace(f"{path.parent}/", "")
 
 
-def attach(detached: LoadedCopy, artifact: model_runtime.Artifact) -> LoadedCopy:
+def attach(
+    detached: LoadedCopy,
+    artifact: model_runtime.Artifact,
+    meter: process_memory.ProcessMeter = process_memory.OWN,
+) -> LoadedCopy:
     """Return the detached copy, attached to its artifact again. Raises LoadFailed."""
-    began_s = time.perf_counter()
+    began_s = meter.now_s()
     detached.loaded.attach(artifact)
-    return replace(detached, load_s=time.perf_counter() - began_s, is_measured=False)
+    return replace(detached, load_s=meter.now_s() - began_s, is_measured=False)
 
 
-def _time_run(loaded: model_runtime.LoadedModel) -> float | None:
+def _time_run(
+    loaded: model_runtime.LoadedModel, meter: process_memory.ProcessMeter
+) -> float | None:
     """Return the seconds of one row's run, or None if no input could be made up."""
     if loaded.probe is None:
         return None
     runs_s: list[float] = []
     while len(runs_s) < PROBES and max(runs_s, default=0.0) < SLOW_S:
-        began_s = time.perf_counter()
+        began_s = meter.now_s()
         loaded.predict(loaded.probe, ())
-        runs_s.append(time.perf_counter() - began_s)
+        runs_s.append(meter.now_s() - began_s)
     return min(runs_s)

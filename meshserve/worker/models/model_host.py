@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Mapping
 
 from meshserve import errors, tasks
-from meshserve.core.interfaces import model_runtime
 from meshserve.core.memory import copies, eviction, residency, version_choice
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import catalog, catalog_sync, desired, model, model_stats
@@ -29,6 +28,7 @@ from meshserve.worker.models import (
     run_requests,
     run_watch,
     served_descriptions,
+    surroundings,
     version_leases,
 )
 
@@ -41,7 +41,7 @@ class ModelHost:
     def __init__(
         self,
         settings: desired.WorkerSettings,
-        storage: model_runtime.Storage,
+        outside: surroundings.Surroundings,
         journal: run_journal.RunJournal | None = None,
     ) -> None:
         """Without a journal no other process knows what ran when this one ended."""
@@ -57,7 +57,7 @@ class ModelHost:
             *(self.watch, settings.memory.host_bytes),
         )
         self._effects = copy_effects.CopyEffects(
-            settings, storage, self._follower, self._residency.copies, self._handle, self.trials
+            settings, outside, self._follower, self._residency.copies, self._handle, self.trials
         )
         self._leases = version_leases.VersionLeases(
             self._follower, self._residency, self.lease, self.ensure_loaded

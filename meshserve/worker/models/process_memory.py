@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import mmap
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from meshserve.core.memory import residency_events as ev
@@ -52,25 +54,41 @@ class MemoryMark:
     private_bytes: int
 
 
-def mark() -> MemoryMark:
-    """Return the memory in use now."""
-    allocator = allocators.current()
-    return MemoryMark(allocator.own_bytes(), allocator.in_use_bytes(), private_bytes())
+@dataclass(frozen=True, slots=True)
+class ProcessMeter:
+    """Measures the memory and the time that work takes in this process.
 
-
-def grown_bytes(since: MemoryMark, freed_bytes: int) -> int:
-    """Return the bytes that this thread has taken since the mark, at least COPY_BYTES_MIN.
-
-    Other threads freed `freed_bytes` meanwhile. If the whole process, by its allocator or by the
-    kernel, grew by over NOISE_BYTES more, that growth counts, because libraries load in threads of
-    their own.
+    `private_bytes` returns the process's memory that no file backs, `now_s` the seconds on the
+    event loop's clock.
     """
-    now = mark()
-    allocated = now.allocated_bytes - since.allocated_bytes + freed_bytes
-    private = now.private_bytes - since.private_bytes + freed_bytes
-    own = now.own_bytes - since.own_bytes if allocators.current().counts_by_thread else allocated
-    seen = max(allocated, private)
-    return max(own, seen if seen > own + NOISE_BYTES else 0, COPY_BYTES_MIN)
+
+    allocator: allocators.Allocator = field(default_factory=allocators.current)
+    private_bytes: Callable[[], int] = private_bytes
+    now_s: Callable[[], float] = time.monotonic
+
+    def mark(self) -> MemoryMark:
+        """Return the memory in use now."""
+        return MemoryMark(
+            self.allocator.own_bytes(), self.allocator.in_use_bytes(), self.private_bytes()
+        )
+
+    def grown_bytes(self, since: MemoryMark, freed_bytes: int) -> int:
+        """Return the bytes that this thread has taken since the mark, at least COPY_BYTES_MIN.
+
+        Other threads freed `freed_bytes` meanwhile. If the whole process, by its allocator or by
+        the kernel, grew by over NOISE_BYTES more, that growth counts, because libraries load in
+        threads of their own.
+        """
+        now = self.mark()
+        allocated = now.allocated_bytes - since.allocated_bytes + freed_bytes
+        private = now.private_bytes - since.private_bytes + freed_bytes
+        own = now.own_bytes - since.own_bytes if self.allocator.counts_by_thread else allocated
+        seen = max(allocated, private)
+        return max(own, seen if seen > own + NOISE_BYTES else 0, COPY_BYTES_MIN)
+
+
+OWN = ProcessMeter()
+"""Measures by the machine's own counts and clock."""
 
 
 class MemoryWatch:
@@ -79,10 +97,11 @@ class MemoryWatch:
     `mapped_bytes` are weights in mapped files; `freed_bytes` were freed since the last `trim`.
     """
 
-    def __init__(self, budget_bytes: int) -> None:
+    def __init__(self, budget_bytes: int, meter: ProcessMeter = OWN) -> None:
         self.mapped_bytes = 0
         self.freed_bytes = 0
         self._budget_bytes = budget_bytes
+        self._meter = meter
 
     def measure(self, outside_bytes: int = 0) -> ev.MemoryMeasured:
         """Return the memory that the process takes now, with the files that copies map.
@@ -91,9 +110,9 @@ class MemoryWatch:
         Mapped pages count because models are slow without them. The allocator's free bytes are
         counted only when memory is short, because glibc counts them by walking all free blocks.
         """
-        taken_bytes = private_bytes() + self.mapped_bytes + outside_bytes
+        taken_bytes = self._meter.private_bytes() + self.mapped_bytes + outside_bytes
         is_short = taken_bytes > SHORT_SHARE * self._budget_bytes
-        free_bytes = allocators.current().free_bytes() if is_short else 0
+        free_bytes = self._meter.allocator.free_bytes() if is_short else 0
         return ev.MemoryMeasured(taken_bytes, free_bytes)
 
     def is_trim_due(self) -> bool:
@@ -103,4 +122,4 @@ class MemoryWatch:
     def trim(self) -> None:
         """Return free pages to the kernel. This takes milliseconds, so call it in a thread."""
         self.freed_bytes = 0
-        allocators.current().trim()
+        self._meter.allocator.trim()

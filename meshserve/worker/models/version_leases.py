@@ -56,11 +56,12 @@ class VersionLeases:
     ) -> version_choice.Choice | None:
         """Return what answers requests now, `refused` apart. Raises ModelNotFound."""
         versions = self._follower.catalog.candidates(name, version)
-        superseded: frozenset[model.ModelId] = frozenset()
-        if not self._names_version(name, version):
-            superseded = self._residency.previous.superseded(versions[0].name)
+        superseded = self._residency.previous.superseded(versions[0].name)
         candidates = self._choice.candidates(versions, superseded)
         left = (id_ for id_ in candidates if id_ not in refused)
+        if self._names_version(name, version):
+            # What was removed answers for the name alone, also if its version was declared anew.
+            left = (id_ for id_ in left if id_ not in superseded)
         return self._choice.choose(left, self._loop.time())
 
     def _names_version(self, name: str, version: str) -> bool:
@@ -155,5 +156,13 @@ class VersionLeases:
                 raise
             except errors.MeshError as error:
                 refused[id_] = error
-        # What a model was before its replacement has no error that a user would understand.
-        raise refused[min(refused, key=version_choice.is_previous)]
+        # What a model was before its replacement has no error that a user would understand, and a
+        # version that was removed meanwhile is not what is wrong with those that remain.
+        chosen = min(
+            refused,
+            key=lambda id_: (
+                version_choice.is_previous(id_),
+                isinstance(refused[id_], errors.ModelNotFound),
+            ),
+        )
+        raise refused[chosen]

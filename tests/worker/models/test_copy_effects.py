@@ -15,7 +15,7 @@ from meshserve import tasks
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import catalog, model
 from meshserve.storage import artifact_store
-from meshserve.worker.models import loader, model_host
+from meshserve.worker.models import loader, model_host, surroundings
 from tests import support
 from tests.runtimes.test_onnx import linear
 from tests.worker import helpers
@@ -44,7 +44,9 @@ async def attaching(tmp_path: Path) -> AsyncIterator[model_host.ModelHost]:
     """A host with two models of 4 MiB in a real store."""
     first = model_host.ModelHost(
         helpers.settings(memory=BUDGET),
-        artifact_store.ArtifactStore(str(tmp_path / "cache"), 1 << 30, 1 << 30, settle_s=0.0),
+        surroundings.Surroundings(
+            artifact_store.ArtifactStore(str(tmp_path / "cache"), 1 << 30, 1 << 30, settle_s=0.0)
+        ),
     )
     helpers.apply(first, *helpers.declared(*(save(tmp_path, name) for name in NAMES)))
     yield first

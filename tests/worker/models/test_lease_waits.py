@@ -102,3 +102,15 @@ async def test_a_cancelled_requester_has_left(resident: resident_model.ResidentM
     with pytest.raises(asyncio.CancelledError):
         await waiting.task
     assert waiting.events[1:] == [ev.RequesterLeft(ticket)]
+
+
+async def test_a_lease_that_is_refused_after_its_requester_was_cancelled_harms_nobody(
+    resident: resident_model.ResidentModel,
+) -> None:
+    waiting = Waiting(resident)
+    ticket = await waiting.ticket()
+    waiting.task.cancel()
+    # It raised in the worker's only timer, which ended.
+    waiting.waits.refuse(ticket, errors.LoadFailed("too late"))
+    with pytest.raises(asyncio.CancelledError):
+        await waiting.task

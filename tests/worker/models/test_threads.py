@@ -3,8 +3,8 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Any
+
+import pytest
 
 from meshserve.worker.models import threads
 from tests import support
@@ -13,26 +13,25 @@ WAIT_S = 10
 
 
 class Work:
-    """Says in which thread it is, and waits until it may go on."""
+    """Notes its thread, and waits until it may go on."""
 
     def __init__(self, *, may_end: bool = True) -> None:
         self.thread = threading.main_thread()
         self.may_end = threading.Event()
         self.has_begun = threading.Event()
-        self.is_told = threading.Event()
         if may_end:
             self.may_end.set()
 
-    def __call__(self) -> Callable[..., Any]:
+    def __call__(self) -> threading.Thread:
         self.thread = threading.current_thread()
         self.has_begun.set()
         self.may_end.wait(WAIT_S)
-        return self.is_told.set
+        return self.thread
 
 
 def done(some: threads.Threads, *, may_end: bool = True) -> Work:
     work = Work(may_end=may_end)
-    some.run(work)
+    some.submit(work)
     assert work.has_begun.wait(WAIT_S)
     return work
 
@@ -54,9 +53,7 @@ def test_a_thread_is_free_when_its_end_is_announced() -> None:
     some = threads.Threads("t", lambda: None)
     ran_by: set[threading.Thread] = set()
     for _ in range(200):
-        work = done(some)
-        assert work.is_told.wait(WAIT_S)
-        ran_by.add(work.thread)
+        ran_by.add(some.submit(threading.current_thread).result(WAIT_S))
     assert len(ran_by) == 1
     some.close()
 
@@ -102,4 +99,12 @@ def test_a_thread_keeps_nothing_of_its_last_work() -> None:
     support.wait_until(
         lambda: gc.collect() is not None and seen() is None, WAIT_S, "the work is gone"
     )
+    some.close()
+
+
+def test_what_work_raises_is_raised_where_it_is_waited_for() -> None:
+    some = threads.Threads("t", lambda: None)
+    with pytest.raises(SystemExit):
+        some.submit(exit).result(WAIT_S)
+    assert some.submit(int, "7", base=8).result(WAIT_S) == 7
     some.close()

@@ -73,6 +73,33 @@ async def test_a_version_that_a_broken_one_supersedes_goes_on_answering(
     assert {id_.version for id_ in host.residency.bindings} == {"3"}
 
 
+async def test_what_was_removed_does_not_answer_for_its_version_that_is_declared_anew(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
+    second = helpers.declared(helpers.spec("m", storage.put("m/2", BROKEN), "2"))
+    helpers.apply(host, catalog.ModelWithdrawn(model.ModelId("m", "1")), *second)
+    declare(host, storage.put("m/new", BROKEN), "1")
+    for version in ("1", "2"):
+        with pytest.raises(errors.LoadFailed):
+            await answer(host, version)
+    assert await answer(host) == (2.0, "1")
+
+
+async def test_a_version_that_is_removed_while_a_request_waits_is_not_told_as_the_models_error(
+    hosting: MakeHost, storage: helpers.FakeStorage
+) -> None:
+    served = hosting()
+    declare(served, storage.put("m/1", BROKEN))
+    declare(served, storage.put("m/2"), "2")
+    storage.gate.clear()
+    asked = tasks.spawn(answer(served), "answer", is_awaited=True)
+    await support.wait_until_async(lambda: storage.fetches)
+    helpers.apply(served, catalog.ModelWithdrawn(model.ModelId("m", "2")))
+    storage.gate.set()
+    with pytest.raises(errors.LoadFailed, match="SyntaxError"):
+        await asked
+
+
 async def test_who_removes_the_newest_version_gets_the_older_one(
     host: model_host.ModelHost, storage: helpers.FakeStorage
 ) -> None:

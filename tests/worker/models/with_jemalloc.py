@@ -29,20 +29,22 @@ def test_jemalloc_is_found() -> None:
 
 def test_other_threads_do_not_count_as_own() -> None:
     with ThreadPoolExecutor(1) as other:
-        before = process_memory.mark()
+        before = process_memory.OWN.mark()
         blocks = other.submit(taken, 256, SMALL_BYTES).result()
-        assert process_memory.grown_bytes(before, 0) < 256 * SMALL_BYTES / 2
+        assert process_memory.OWN.grown_bytes(before, 0) < 256 * SMALL_BYTES / 2
         mine = taken(256, SMALL_BYTES)
         other.submit(given_back, blocks).result()
-        assert 256 * SMALL_BYTES <= process_memory.grown_bytes(before, 0) < 256 * SMALL_BYTES * 1.2
+        assert (
+            256 * SMALL_BYTES <= process_memory.OWN.grown_bytes(before, 0) < 256 * SMALL_BYTES * 1.2
+        )
         given_back(mine)
 
 
 def test_memory_of_a_loads_helper_threads_counts_if_it_is_much() -> None:
     with ThreadPoolExecutor(1) as helper:
-        before = process_memory.mark()
+        before = process_memory.OWN.mark()
         block = helper.submit(taken, 1, BYTES).result()
-        assert process_memory.grown_bytes(before, 0) >= BYTES
+        assert process_memory.OWN.grown_bytes(before, 0) >= BYTES
         given_back(block)
 
 

@@ -1,0 +1,39 @@
+"""The footprints that a worker's loads have measured, by the models that they were loaded for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshserve.core.memory import version_choice
+from meshserve.core.values import model
+
+
+class Measurements:
+    """What is known of each model's artifact, and what the controller was not told of it yet."""
+
+    def __init__(self) -> None:
+        self._known: dict[model.ModelId, model.Measured] = {}
+        self._new: dict[model.ModelId, model.Measured] = {}
+
+    def find(self, id_: model.ModelId) -> model.Measured | None:
+        """Return the model's last measurement."""
+        return self._known.get(id_)
+
+    def remember(self, ids: Iterable[model.ModelId], measured: model.Measured) -> None:
+        """Keep a measurement for each of the models, unless it says what is known already."""
+        changed = {
+            id_: measured
+            for id_ in ids
+            if not (version_choice.is_previous(id_) or measured.is_known(self._known.get(id_)))
+        }
+        self._known.update(changed)
+        self._new.update(changed)
+
+    def forget(self, id_: model.ModelId) -> None:
+        """Drop the measurement of a model that was withdrawn or declared anew."""
+        self._known.pop(id_, None)
+
+    def take(self) -> dict[model.ModelId, model.Measured]:
+        """Return what was measured since the last call."""
+        new, self._new = self._new, {}
+        return new

@@ -1,0 +1,115 @@
+"""Simulate seeds: `python -m tests.simulation.run FIRST [LAST]`.
+
+One seed prints its whole trace, several print the end of each that failed. The same seed gives the
+same trace in every run.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+
+from tests.simulation import contents, story, world
+
+TRACE_LINES = 60
+BATCH = 25
+"""Seeds in one process. Nothing that a seed has left undone is cleaned up, so memory grows."""
+
+HASH_SEED = "PYTHONHASHSEED"
+
+
+class _Mistakes(logging.Handler):
+    """Collects the log's errors that have a traceback: they are bugs of ours."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[0]:
+            text = "".join(traceback.format_exception(*record.exc_info))
+            self.lines.append(f"{record.getMessage()}\n{text}")
+
+
+def simulate(seed: int, folder: Path) -> tuple[world.World, str]:
+    """Simulate one seed; return its world, and why it failed, or an empty text."""
+    mistakes = _Mistakes()
+    logging.getLogger("meshserve").addHandler(mistakes)
+    folder.mkdir()
+    ended = world.World(seed, folder)
+    failure = ""
+    with contents.known_runtime(ended.repository):
+        try:
+            ended.loop.run_until_complete(story.Story(ended).tell())
+        except BaseException:  # noqa: BLE001 whatever it is, it is told
+            failure = traceback.format_exc()
+        finally:
+            ended.close()
+            logging.getLogger("meshserve").removeHandler(mistakes)
+    return ended, failure or "".join(mistakes.lines[:1])
+
+
+def simulate_batch(seeds: range, folder: Path, lines: int) -> Counter[str]:
+    """Simulate seeds in this process, print what failed, and return what was simulated."""
+    # Objects that a seed leaves behind are never finalized: that would run code of dead processes.
+    gc.disable()
+    total: Counter[str] = Counter()
+    kept = []
+    for seed in seeds:
+        ended, failure = simulate(seed, folder / f"{os.getpid()}-{seed}")
+        kept.append(ended)
+        digest = hashlib.sha256("\n".join(ended.trace).encode()).hexdigest()[:16]
+        total.update(ended.figures(), seeds=1, failed=bool(failure))
+        total[f"digest of {seed}: {digest}"] += len(seeds) == 1
+        if failure or len(seeds) == 1:
+            print("\n".join(ended.trace[-lines:]))
+            print(f"seed {seed} failed: {failure}" if failure else f"seed {seed} is well")
+    sys.stdout.flush()
+    return total
+
+
+def in_another_process(seeds: range, folder: Path, lines: int) -> Counter[str]:
+    """Simulate seeds in a process of their own, and return what was simulated."""
+    result = folder / f"{seeds[0]}.json"
+    pid = os.fork()
+    if not pid:
+        try:
+            result.write_text(json.dumps(simulate_batch(seeds, folder, lines)))
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    if not result.exists():
+        return Counter(seeds=len(seeds), failed=len(seeds))
+    return Counter(json.loads(result.read_text()))
+
+
+def main(first: int, last: int) -> int:
+    """Simulate the seeds from the first to the last; return how many failed."""
+    is_one = first == last
+    logging.basicConfig(stream=sys.stdout, level=logging.WARNING if is_one else logging.CRITICAL)
+    lines = 0 if is_one else TRACE_LINES
+    began_s = time.perf_counter()
+    total: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        for begin in range(first, last + 1, BATCH):
+            seeds = range(begin, min(begin + BATCH, last + 1))
+            total += in_another_process(seeds, Path(folder), lines)
+    print(f"{dict(sorted(total.items()))} in {time.perf_counter() - began_s:.1f} s")
+    return total["failed"]
+
+
+if __name__ == "__main__":
+    if os.environ.get(HASH_SEED) != "0":
+        # The order of sets of texts is part of what happens.
+        again = [sys.executable, "-m", "tests.simulation.run", *sys.argv[1:]]
+        os.execve(sys.executable, again, {**os.environ, HASH_SEED: "0"})
+    sys.exit(bool(main(int(sys.argv[1]), int(sys.argv[-1]))))
