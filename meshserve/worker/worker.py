@@ -110,6 +110,7 @@ class PoolWorker:
             deaths=self.host.trials.recent_deaths(),
             trials=self.host.trials.findings(self.host.catalog_follower.catalog),
             hung=self.host.trials.ailing.hung(),
+            join_stops=self.host.proofs.stops(),
             run_threads=copy_effects.RUN_THREADS,
             hogs=self.host.trials.ailing.hogs(),
             excess_s=self.host.trials.ailing.excess_s,

@@ -95,9 +95,7 @@ def spec(name: str, uri: str, version: str = "1", **fields: Any) -> model.ModelS
     )
 
 
-def apply(
-    served: Any, *changes: catalog.AliasSet | catalog.ModelDeclared | catalog.ModelWithdrawn
-) -> None:
+def apply(served: Any, *changes: catalog.Change) -> None:
     """Apply catalog changes to a host or worker, after a whole empty catalog if it has none yet."""
     seen = getattr(served, "host", served).catalog_follower
     if not seen.is_complete:

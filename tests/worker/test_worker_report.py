@@ -105,6 +105,42 @@ async def test_a_model_that_mixes_rows_is_reported_logged_and_counted(
     await host.ensure_loaded(summing.id, 20)
     [copy] = worker_report.copies(host, [summing.id])
     assert copy.joining == "stopped"
+    # The mesh is told until its catalog says so.
+    [stop] = host.proofs.stops()
+    assert difference in stop.reason
+    helpers.apply(host, stop)
+    assert host.proofs.stops() == ()
+
+
+async def test_joining_that_stopped_on_another_worker_stops_here(
+    hosting: Callable[..., model_host.ModelHost], storage: helpers.FakeStorage
+) -> None:
+    summing = helpers.spec("sums", storage.put("sums", SUMMING), "7", batching=True)
+    finder, other = hosting(), hosting()
+    for host in (finder, other):
+        helpers.apply(host, *helpers.declared(summing))
+        await host.ensure_loaded(summing.id, 60)
+    x = inference.WireTensor("FP32", np.ones((1, 2), np.float32))
+    expires_s = asyncio.get_running_loop().time() + 60
+
+    async def ask(host: model_host.ModelHost, count: int) -> list[Any]:
+        calls = [inference.InferCall("sums", "", "", {"x": x}) for _ in range(count)]
+        replies = [cast("Any", host.infer(call, expires_s)) for call in calls]
+        return [reply.outputs["y"].tolist() for reply in await asyncio.gather(*replies)]
+
+    assert await ask(finder, 6) == [[[1, 1]]] * 6
+    [stop] = finder.proofs.stops()
+    pages = worker_report.ReportPages(other)
+    pages.next(0)
+    helpers.apply(other, stop)
+    [copy] = pages.next(1).copies
+    assert (copy.joining, copy.joining_reason) == ("stopped", stop.reason)
+    assert await ask(other, 6) == [[[1, 1]]] * 6
+    assert other.stats[summing.id].joins_stopped == 0
+    other.unload(summing.id)
+    await other.ensure_loaded(summing.id, 60)
+    [copy] = worker_report.copies(other, [summing.id])
+    assert copy.joining == "stopped"
 
 
 async def test_changes_come_in_pages(

@@ -16,6 +16,10 @@ from meshserve.core.values import (
     reports,
 )
 
+JOIN_STOPS_MAX = 10_000
+"""Copies that are remembered as never to be joined: old keys of changed artifacts are among them.
+"""
+
 MEASURING_NOISE = 0.2
 """Footprints that differ by less of the larger one are one footprint, measured twice."""
 
@@ -58,7 +62,8 @@ class CatalogIndex:
         """Return the catalog of the pool's workers."""
         share = self._shares.get(pool)
         if share is None:
-            share = self._shares[pool] = catalog.Catalog(self.models.standings())
+            of_copies = (*self.models.standings(), *self.models.join_stops.values())
+            share = self._shares[pool] = catalog.Catalog(of_copies)
         return share
 
     def parts(self, pool: str) -> catalog_sync.Parts:
@@ -201,6 +206,18 @@ class CatalogIndex:
         """End the suspicion of a copy, if there is one; return the changes of pools' catalogs."""
         if key in self.models.suspects:
             self._apply_standing(containment.SuspicionEnded(key))
+        return _by_pool(self._take_pool_changes())
+
+    def stop_joining(self, stop: catalog.JoiningStopped) -> ChangesByPool:
+        """End the joining of a copy on all workers; return the changes of pools' catalogs.
+
+        It is not saved: workers tell it again.
+        """
+        known = self.models.join_stops
+        if stop.key not in known and len(known) < JOIN_STOPS_MAX:
+            self.models.apply(stop)
+            for pool in self._shares:
+                self._change_pool(pool, stop)
         return _by_pool(self._take_pool_changes())
 
     def quarantines_of(self, name: str, version: str = "") -> list[containment.CopyQuarantined]:

@@ -55,6 +55,8 @@ class Quarantine:
                 self._queue.add(convicted)
             else:
                 self._workers.send_changes(self._index.acquit(trial.key))
+        for stop in report.join_stops:
+            self._workers.send_changes(self._index.stop_joining(stop))
 
     def _suspect_all(self, death: containment.WorkerDeath) -> None:
         """Suspect what ran in the death, which explains it if one of these is a new suspect.

@@ -55,6 +55,19 @@ class AliasCleared:
 
 NO_VERSIONS: Mapping[str, ModelDeclared] = MappingProxyType({})
 
+
+@dataclass(frozen=True, slots=True)
+class JoiningStopped:
+    """A joined run of the copy gave another answer than a request alone: no worker joins any more.
+
+    `key` names the copy by its content (`residency_events`), so a changed artifact is judged anew.
+    `reason` tells users what differed.
+    """
+
+    key: str
+    reason: str
+
+
 StandingChange = (
     containment.CopySuspected
     | containment.SuspicionEnded
@@ -63,7 +76,7 @@ StandingChange = (
 )
 """A change of what is held against a copy; workers of all pools get it."""
 
-Change = ModelDeclared | ModelWithdrawn | AliasSet | AliasCleared | StandingChange
+Change = ModelDeclared | ModelWithdrawn | AliasSet | AliasCleared | StandingChange | JoiningStopped
 
 
 class Catalog:
@@ -82,6 +95,7 @@ class Catalog:
         self._aliases: dict[str, AliasSet] = {}
         self.suspects: dict[str, containment.CopySuspected] = {}
         self.quarantines: dict[str, containment.CopyQuarantined] = {}
+        self.join_stops: dict[str, JoiningStopped] = {}
         for change in changes:
             self.apply(change)
 
@@ -96,6 +110,8 @@ class Catalog:
                 self._aliases[change.alias] = change
             case AliasCleared():
                 self._aliases.pop(change.alias, None)
+            case JoiningStopped():
+                self.join_stops[change.key] = change
             case _:
                 self._apply_standing(change)
 
@@ -208,7 +224,12 @@ class Catalog:
 
     def changes(self) -> tuple[Change, ...]:
         """Return the changes that make an equal catalog out of an empty one."""
-        return (*self, *self._aliases.values(), *self.standings())
+        return (
+            *self,
+            *self._aliases.values(),
+            *self.standings(),
+            *self.join_stops.values(),
+        )
 
     def standings(self) -> tuple[StandingChange, ...]:
         """Return what is held against copies, as changes."""

@@ -113,7 +113,8 @@ class CatalogFollower:
 def difference(before: catalog.Catalog, after: catalog.Catalog) -> Iterator[catalog.Change]:
     """Yield the changes that turn `before` into `after`; removals come first, to free the names.
 
-    No suspicion ends: a controller that has just started may not know of it yet.
+    No suspicion ends, and no stop of joining: a controller that has just started may not know of it
+    yet.
     """
     for alias in before.aliases():
         if after.alias(alias.alias) is None:
@@ -129,6 +130,9 @@ def difference(before: catalog.Catalog, after: catalog.Catalog) -> Iterator[cata
         standing
         for standing in after.standings()
         if standing not in (before.suspects.get(standing.key), before.quarantines.get(standing.key))
+    )
+    yield from (
+        stop for key, stop in after.join_stops.items() if before.join_stops.get(key) != stop
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from meshserve.core.values import containment, model
+from meshserve.core.values import catalog, containment, model
 
 CopyState = Literal["absent", "fetching", "loading", "ready", "parked", "evicting", "failed"]
 JoiningState = Literal["", "joined", "unproven", "never", "stopped"]
@@ -72,7 +72,8 @@ class WorkerReport:
     workers on its node, and `trials` what it has found of suspects and the catalog does not say
     yet: both come again with each report. `hung` are the copies with runs that hang in its threads,
     of which it has `run_threads`, and `hogs` those that ran when it took far more memory than its
-    budget, which it does now for `excess_s` seconds.
+    budget, which it does now for `excess_s` seconds. `join_stops` are its copies that are
+    joined no more and of which its catalog does not say so yet.
     """
 
     worker_id: str
@@ -98,6 +99,7 @@ class WorkerReport:
     run_threads: int = 64
     hogs: tuple[containment.MemoryHog, ...] = ()
     excess_s: float = 0.0
+    join_stops: tuple[catalog.JoiningStopped, ...] = ()
 
     @property
     def hung_runs(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -21,6 +20,7 @@ from meshserve.worker.models import (
     detached,
     isolated_copies,
     join_proofs,
+    learned_tensors,
     library_room,
     load_queue,
     loader,
@@ -247,10 +247,7 @@ class CopyEffects:
         self, recipe: loader.LoadRecipe, loaded_copy: loader.LoadedCopy
     ) -> resident_model.ResidentModel:
         loaded, spec = loaded_copy.loaded, recipe.spec
-        signature, capabilities = loaded.signature, loaded.capabilities
-        if not signature.outputs:
-            # A runtime need not say that outputs which it does not know are open.
-            signature = dataclasses.replace(signature, has_open_outputs=True)
+        signature, capabilities = learned_tensors.opened(loaded.signature), loaded.capabilities
         limits = batcher.shared_limits(
             rows_max=signatures.rows_max(spec, signature),
             queue_max=self._settings.queue_max,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import cachetools
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
-from meshserve.core.values import model
+from meshserve.core.memory import copies
+from meshserve.core.values import catalog, model
 from meshserve.worker.models import joining, loader, run_journal
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ class JoinProofs:
         journal: run_journal.RunJournal | None = None,
     ) -> None:
         self.judged: set[model.ModelId] = set()
+        self._stops: dict[str, str] = {}
         self._storage = storage
         self._check_unchanged = check_unchanged
         self._journal = journal or run_journal.RunJournal()
@@ -82,7 +85,30 @@ class JoinProofs:
     def tell_stop(self, recipe: loader.LoadRecipe, joined: joining.Joining) -> None:
         """Log that the copy's requests are joined no more, and keep that for its next load."""
         self.remember(recipe.key, joined)
+        self._stops[loader.tried_key(recipe.key) or recipe.key] = joined.reason
         logger.warning("%s: requests are joined no more: %s", recipe.spec.id, joined.reason)
+
+    def adopt_stop(
+        self,
+        stop: catalog.JoiningStopped,
+        find_joining: Callable[[str], joining.Joining | None],
+        records: Mapping[str, copies.Copy],
+    ) -> None:
+        """Join requests of a copy no more, as a worker of the mesh has told.
+
+        It is kept for the next loads of the copy, also of the one that runs alone. `find_joining`
+        returns the joining of a copy in memory by its key, and `records` are all copies.
+        """
+        self._stops.pop(stop.key, None)
+        for key in (stop.key, loader.alone_key(stop.key)):
+            stopped = find_joining(key) or joining.Joining(joining.JoinState.NEVER)
+            stopped.adopt_stop(stop.reason)
+            self.remember(key, stopped)
+            self.judged.update(records[key].names if key in records else ())
+
+    def stops(self) -> tuple[catalog.JoiningStopped, ...]:
+        """Return the stops that were found here and are not yet known to the whole mesh."""
+        return tuple(itertools.starmap(catalog.JoiningStopped, self._stops.items()))
 
     def take_judged(self) -> set[model.ModelId]:
         """Return the models that were judged since the last call."""

@@ -70,7 +70,9 @@ class Joining:
         return True
 
     def end_proof(self, reason: str | None) -> None:
-        """Join from now on, or never, because of `reason`."""
+        """Join from now on, or never, because of `reason`; a stop meanwhile counts more."""
+        if self.state is JoinState.STOPPED:
+            return
         self.state = JoinState.JOINED if reason is None else JoinState.NEVER
         self.reason = reason or ""
         self.is_learned = True
@@ -93,6 +95,12 @@ class Joining:
         self.reason = reason
         self.is_learned = True
         self.state = JoinState.STOPPED
+
+    def adopt_stop(self, reason: str) -> None:
+        """Join no more, because another worker has told it, which was counted there."""
+        if self.state is not JoinState.STOPPED:
+            self._is_told = True
+            self.stop(reason)
 
     def take_stop(self) -> bool:
         """Return whether joining has stopped, once."""

@@ -17,6 +17,11 @@ TENSORS_MAX = 64
 """Names that are kept: a model may call its outputs by what came, such as words."""
 
 
+def opened(signature: model.Signature) -> model.Signature:
+    """Return the signature with open outputs if it has none: a runtime need not say so."""
+    return signature if signature.outputs else replace(signature, has_open_outputs=True)
+
+
 def learn(
     signature: model.Signature,
     inputs: Mapping[str, tensors.WireTensor],

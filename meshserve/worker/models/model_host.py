@@ -59,6 +59,7 @@ class ModelHost:
         self._effects = copy_effects.CopyEffects(
             settings, outside, self._follower, self._residency.copies, self._handle, self.trials
         )
+        self.proofs = self._effects.proofs
         self._leases = version_leases.VersionLeases(
             self._follower, self._residency, self.lease, self.ensure_loaded
         )
@@ -68,8 +69,6 @@ class ModelHost:
         self._events: collections.deque[ev.Event] = collections.deque()
         self._is_handling = False
         self._loop = asyncio.get_running_loop()
-
-    # Catalog
 
     @property
     def catalog_follower(self) -> catalog_sync.CatalogFollower:
@@ -84,18 +83,23 @@ class ModelHost:
         self._record_uses()
         changes = self._follower.apply(step)
         for change in changes:
-            if isinstance(change, catalog.StandingChange):
-                self.trials.apply(change)
-            elif isinstance(change, catalog.ModelWithdrawn):
-                self._forget_model(change.id, is_replaced=False)
-                self._counts.forget(change.id)
-            elif isinstance(change, catalog.ModelDeclared):
-                fetched = self._effects.fetched_spec(change.spec.id)
-                if fetched is not None and not catalog_sync.can_share_copy(fetched, change.spec):
-                    self._forget_model(change.spec.id, is_replaced=True)
+            self._follow(change)
         for change in changes:
             if isinstance(change, catalog.ModelDeclared):
                 self._leases.replace_soon(change.spec.id)
+
+    def _follow(self, change: catalog.Change) -> None:
+        if isinstance(change, catalog.StandingChange):
+            self.trials.apply(change)
+        elif isinstance(change, catalog.JoiningStopped):
+            self.proofs.adopt_stop(change, self.find_joining, self._residency.copies)
+        elif isinstance(change, catalog.ModelWithdrawn):
+            self._forget_model(change.id, is_replaced=False)
+            self._counts.forget(change.id)
+        elif isinstance(change, catalog.ModelDeclared):
+            fetched = self._effects.fetched_spec(change.spec.id)
+            if fetched is not None and not catalog_sync.can_share_copy(fetched, change.spec):
+                self._forget_model(change.spec.id, is_replaced=True)
 
     def _forget_model(self, id_: model.ModelId, *, is_replaced: bool) -> None:
         keeps = is_replaced or self._leases.is_superseded(id_)

@@ -7,7 +7,7 @@ import pytest
 
 from meshserve import errors
 from meshserve.core.processes.reconcile import ProcessState
-from meshserve.core.values import containment, events, model
+from meshserve.core.values import catalog, containment, events, model
 from tests.core import world
 
 A = model.ModelId("a")
@@ -178,3 +178,20 @@ def test_a_copy_that_took_too_much_memory_twice_is_a_suspect_everywhere(
         mesh_world.hear_report("default-1", hogs=(hog,))
         standing.append(standings(mesh_world, "gpu-0"))
     assert standing == [(), *2 * [(containment.CopySuspected(KEY, 20.0),)]]
+
+
+STOP = catalog.JoiningStopped(KEY, "output 'y' differs")
+
+
+def stops(mesh_world: world.World, worker_id: str) -> list[Any]:
+    mesh_world.perform_all()
+    return list(mesh_world.processes[worker_id].follower.catalog.join_stops.values())
+
+
+def test_all_workers_hear_of_joining_that_stopped_on_one(mesh_world: world.World) -> None:
+    for _ in range(2):
+        mesh_world.hear_report("default-0", join_stops=(STOP,))
+    assert [stops(mesh_world, id_) for id_ in ("default-0", "default-1", "gpu-0")] == [[STOP]] * 3
+    mesh_world.kill("default-1")
+    restart(mesh_world, "default-1")
+    assert stops(mesh_world, "default-1") == [STOP]

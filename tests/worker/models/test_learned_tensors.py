@@ -60,3 +60,9 @@ def test_the_bits_of_bf16_are_known() -> None:
     probed = replace(OPEN, outputs=(model.TensorSpec("y", "BF16", (-1,)),))
     bits = {"y": np.zeros(2, np.uint16)}
     assert learned_tensors.learn(probed, {}, bits).outputs == probed.outputs
+
+
+def test_outputs_that_a_runtime_does_not_know_are_open() -> None:
+    assert learned_tensors.opened(model.Signature((), ())).has_open_outputs
+    known = model.Signature((), (model.TensorSpec("y", "FP32", ()),))
+    assert learned_tensors.opened(known) is known
