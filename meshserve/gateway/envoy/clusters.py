@@ -25,6 +25,21 @@ IDLE_TIMEOUT = f"{sockets.KEEP_ALIVE_S // 60}s"
 # HTTP/1.1 needs a connection for each request in flight. Workers bound their queues themselves, and
 # their refusals give the reason.
 IN_FLIGHT_MAX = 1_000_000
+# A killed replica is the least busy one, as nothing reaches it: each retry would choose it again
+# until the controller, which may be away, tells of its end. After two failures to connect, or of
+# connections, it gets nothing for a second, and for longer the next times; never the only replica.
+SKIP_DEAD: Json = {
+    "split_external_local_origin_errors": True,
+    "consecutive_local_origin_failure": 2,
+    "enforcing_local_origin_success_rate": 0,
+    "enforcing_success_rate": 0,
+    "enforcing_consecutive_5xx": 0,
+    "enforcing_consecutive_gateway_failure": 0,
+    "interval": "0.5s",
+    "base_ejection_time": "1s",
+    "max_ejection_time": "5s",
+    "max_ejection_percent": 50,
+}
 # A change of a member's readiness counts at once, not after Envoy's default of a second.
 NO_MERGE_WINDOW = "0s"
 
@@ -194,7 +209,8 @@ def _replicas(name: str, layout: gateway_paths.GatewayPaths) -> Json:
         "common_lb_config": {
             "healthy_panic_threshold": {"value": 0},
             "update_merge_window": NO_MERGE_WINDOW,
-        }
+        },
+        "outlier_detection": SKIP_DEAD,
     }
 
 

@@ -260,6 +260,23 @@ async def test_an_unreachable_replica_is_skipped(llms: conftest.Mesh) -> None:
         assert (await chat(llms, headers=headers)).json()["by"] == "tiny/0"
 
 
+async def test_an_unreachable_replica_is_skipped_where_the_others_are_busier(
+    llms: conftest.Mesh,
+) -> None:
+    tiny, *others = llms.snapshot.llms
+    alive, dead = llms.echoes["tiny/0"], engines.replica(llms.run_dir, "dead", 0)
+    alone = replace(tiny, members=tiny.members[:1])
+    await llms.gateway.apply(replace(llms.snapshot, llms=(alone, *others)))
+    stream = tasks.spawn(chat(llms, headers={"x-say": "stream"}), "chat", is_awaited=True)
+    await support.wait_until_async(lambda: len(alive.seen) == 1, what="the stream has begun")
+    both = replace(tiny, members=(dead, tiny.members[0]))
+    await llms.gateway.apply(replace(llms.snapshot, llms=(both, *others)))
+    # It is the least busy one, as nothing reaches it: each retry would choose it again.
+    assert {(await chat(llms)).json()["by"] for _ in range(5)} == {"tiny/0"}
+    alive.words.put_nowait("")
+    await stream
+
+
 async def test_without_a_replica_the_refusal_says_when_to_retry(shared: conftest.Mesh) -> None:
     for headers in ({}, {"x-session-id": "one"}):
         answer = await chat(shared, "gone", headers=headers)
