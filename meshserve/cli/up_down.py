@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import shlex
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -18,6 +20,8 @@ from meshserve import config
 from meshserve.cli import config_commands, connection, progress_view, terminal, units
 from meshserve.client import admin
 from meshserve.launch import detach, lifecycle, mesh_file
+
+PROGRAM = (sys.executable, "-P", "-m", "meshserve.cli")
 
 NONE_IS_RUNNING = 3
 """Exit code of `down` where no mesh is to be ended, for scripts that must know."""
@@ -72,6 +76,11 @@ def _serve(settings: config.Config, file: Path, address: str | None, is_plain: b
     with contextlib.suppress(KeyboardInterrupt), mesh:
         _print_ready(out, mesh.endpoint, settings, "Ctrl-C drains and ends it.")
         mesh.wait()
+    if mesh.is_lost:
+        out.print("Ray's GCS has ended, and the mesh with it: it is started again")
+        # In a new process of the same id: Ray's libraries can't forget a cluster that was lost.
+        verbose = ["--verbose"] if is_plain else []
+        os.execv(sys.executable, [*PROGRAM, "up", str(file), *verbose])  # noqa: S606 - this program
     out.print("the mesh has ended")
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 from ray import exceptions, job_config
@@ -147,6 +148,14 @@ def _check_health(address: str) -> None:
         channels.check_health(address, HEALTH_S)
     except errors.MeshError as error:
         raise errors.Unavailable(f"no Ray cluster answers at {address}: {error.message}") from error
+
+
+def has_lost_gcs() -> bool:
+    """Return whether the GCS of a cluster that `begin` started has ended; never of a joined one."""
+    # Private API: nothing else tells before Ray's own libraries end this process, after a minute.
+    node: Any = ray._private.worker._global_node  # noqa: SLF001
+    started = node.all_processes.get("gcs_server", ()) if node is not None else ()
+    return any(entry.process.poll() is not None for entry in started)
 
 
 def end() -> None:

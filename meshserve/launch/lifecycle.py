@@ -17,8 +17,17 @@ from typing import Self
 from meshserve import config, errors
 from meshserve.client import admin
 from meshserve.cluster import controller_actor, controller_process, session
-from meshserve.launch import compose, mesh_file, secret_file, start_checks, start_status, state_lock
+from meshserve.launch import (
+    compose,
+    leftovers,
+    mesh_file,
+    secret_file,
+    start_checks,
+    start_status,
+    state_lock,
+)
 from meshserve.protocol import mesh_status
+from meshserve.worker.models import run_journal
 
 POLL_S = 0.1
 WATCH_S = 1.0
@@ -40,15 +49,23 @@ class RunningMesh:
     ) -> None:
         """`owned` is what ends with the mesh: its temporary files, and the lock on its state."""
         self.endpoint = endpoint
+        self.is_lost = False
         self._controller = controller
         self._state_dir = state_dir
         self._owned = owned
 
     def wait(self) -> None:
-        """Return when the mesh has been ended from elsewhere."""
+        """Return when the mesh has been ended from elsewhere, or `is_lost`.
+
+        It is lost when its Ray's GCS has ended: requests are answered for another minute, but
+        nothing can be started or found.
+        """
         # Polled, because Ray gives no event for the end of an actor to a process outside it.
-        while controller_actor.find_controller() is not None:
+        while not session.has_lost_gcs():
+            if controller_actor.find_controller() is None:
+                return
             time.sleep(WATCH_S)
+        self.is_lost = True
 
     def __enter__(self) -> Self:
         return self
@@ -57,11 +74,16 @@ class RunningMesh:
         self.end()
 
     def end(self) -> None:
-        """Drain the mesh, end all its processes, and remove its temporary files."""
+        """Drain the mesh, end all its processes, and remove its temporary files.
+
+        A lost one can't be drained, and its Ray does not answer: its processes are killed.
+        """
         try:
-            self._controller.drain(DRAIN_S)
+            if not self.is_lost:
+                self._controller.drain(DRAIN_S)
         finally:
-            session.end()
+            if not self.is_lost:
+                session.end()
             mesh_file.remove(self._state_dir)
             self._owned.close()
 
@@ -91,7 +113,7 @@ def up(
             # Nodes of another cluster may have what this one lacks.
             start_checks.check(settings)
         run_dir = start_checks.make_run_dir(has_ray=address is None)
-        stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
+        _own(stack, run_dir, has_ray=address is None)
         try:
             controller = _start_controller(settings, run_dir, address, report)
         except BaseException:
@@ -108,6 +130,19 @@ def up(
         mesh.end()
         raise
     return mesh
+
+
+def _own(stack: contextlib.ExitStack, run_dir: Path, *, has_ray: bool) -> None:
+    """Have the folder removed with the stack; with a Ray of its own, what its processes leave too.
+
+    This is done even if this process is killed.
+    """
+    if not has_ray:
+        stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
+        return
+    journals = run_journal.folder(str(run_dir / "run"))
+    stack.callback(leftovers.end_guard, leftovers.begin_guard(run_dir, journals))
+    stack.callback(leftovers.remove, run_dir, journals)
 
 
 def _start_controller(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class FakeLaunch:
         self.starting: list[str] = []
         self.running = None
         self.failure = None
+        self.is_lost = False
 
     def running_endpoint(self, _state_dir: Any) -> Any:
         return self.running
@@ -102,6 +104,17 @@ def test_up_serves_until_it_is_ended_and_drains(
     assert launch.calls == [("up", "digits", "c.yaml", "auto"), "drained"]
     lines = done.stdout.splitlines()
     assert (lines[0], lines[-1]) == ("Ray: ready, started", "the mesh has ended")
+
+
+def test_a_lost_mesh_is_started_again_by_the_same_command(
+    launch: Any, run: conftest.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _, words: started.append(words[1:]))
+    launch.is_lost = True
+    assert "it is started again" in run("up", "c.yaml", "--verbose").stdout
+    assert launch.calls == [("up", "digits", "c.yaml", None), "drained"]
+    assert started == [["-P", "-m", "meshserve.cli", "up", "c.yaml", "--verbose"]]
 
 
 @pytest.mark.usefixtures("launch")

@@ -25,6 +25,10 @@ def test_processes_of_a_cluster_do_not_look_into_the_current_folder() -> None:
     assert ray.get([task.remote(), own_variables.remote()]) == [True, True]
 
 
+def test_a_gcs_that_runs_is_not_lost() -> None:
+    assert not session.has_lost_gcs()
+
+
 def test_processes_of_a_cluster_send_no_telemetry() -> None:
     task: Any = ray.remote(lambda: os.environ.get("ORT_DISABLE_TELEMETRY"))
     own_variables = task.options(runtime_env={"env_vars": {"NAME": "value"}})

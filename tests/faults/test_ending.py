@@ -7,17 +7,19 @@ import os
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 
 from meshserve import tasks
 from meshserve.protocol.pb import inference_pb2_grpc as rpc
 from tests import support
 from tests.e2e import running
-from tests.faults import traffic
+from tests.faults import connections, traffic
 
 pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -90,16 +92,54 @@ async def test_a_detached_mesh_is_found_and_ended(tmp_path: Path) -> None:
         assert (again.returncode, again.stdout) == (3, "no mesh is running\n")
 
 
-def test_killing_the_process_that_holds_the_mesh_ends_all_of_it(tmp_path: Path) -> None:
+def test_killing_the_process_that_holds_the_mesh_leaves_nothing(
+    tmp_path: Path, short_folder: Path
+) -> None:
     document = {
         "pools": {"default": {"workers": 1, "memory": "1GiB"}},
         "models": traffic.models(tmp_path, 1),
     }
-    with running.mesh(document) as mesh:
-        ours = mesh.pids()
+    with running.mesh(document, TMPDIR=str(short_folder)) as mesh:
         os.kill(mesh.process.pid, signal.SIGKILL)
-        support.wait_until(
-            lambda: not ours & mesh.living(),
-            60,
-            "controller, workers, gateway and Envoy have ended",
-        )
+        mesh.process.wait()
+        support.wait_until(lambda: not mesh.living(), 60, "Ray, its agents and all of ours ended")
+        support.wait_until(lambda: not list(short_folder.iterdir()), 60, "no file is left")
+
+
+def gcs(mesh: running.Mesh) -> int:
+    (pid,) = [
+        pid
+        for pid in mesh.living()
+        if b"/gcs_server\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    return pid
+
+
+async def test_a_mesh_whose_gcs_is_killed_starts_again(tmp_path: Path, short_folder: Path) -> None:
+    document = {
+        "pools": {"default": {"workers": 1, "memory": "1GiB"}},
+        "models": traffic.models(tmp_path, 2),
+    }
+    with running.mesh(document, TMPDIR=str(short_folder)) as mesh:
+        before = mesh.pids()
+        os.kill(gcs(mesh), signal.SIGKILL)
+        killed_s = time.monotonic()
+        await asyncio.to_thread(support.wait_until, lambda: is_another(mesh, before), 90)
+        print(f"the mesh is back after {time.monotonic() - killed_s:.1f} s")  # noqa: T201 - for the table of docs/reliability.md
+        seen = connections.Connections()
+        await seen.ask(mesh.listen, 1)
+        assert seen.outcomes == {"answered": 1}
+        assert mesh.process.poll() is None
+        support.wait_until(lambda: not before & mesh.living(), 60, "the lost one has ended")
+        assert "it is started again" in mesh.log()
+        assert (mesh.cli("down").returncode, mesh.process.wait(60)) == (0, 0)
+        support.wait_until(lambda: not mesh.living(), 60, "all has ended")
+        assert list(short_folder.iterdir()) == []  # noqa: ASYNC240 - the loop has no other work
+
+
+def is_another(mesh: running.Mesh, before: set[int]) -> bool:
+    """Return whether a mesh without any of these processes is ready."""
+    try:
+        return mesh.status()["state"] == "ready" and not before & mesh.pids()
+    except httpx.HTTPError:
+        return False
