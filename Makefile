@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+MINUTES ?= 2
+SEED ?= 0
 # The CPU's build by its exact name, if an index of PIP_EXTRA_INDEX_URL has it: on Linux others bring
 # gigabytes of CUDA.
 TORCH := torch==2.13.0
@@ -20,7 +22,7 @@ QUICKLY := $(if $(filter-out 0,$(QUICK)),--quick)
 CORE_TESTS := tests/core --ignore-glob='*_machine.py' --ignore-glob='*_simulated.py' -m "not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo llm-cpu check test test-core lint proto docs compat bench report wheel clean
+.PHONY: help demo llm-cpu check test test-core chaos lint proto docs compat bench report wheel clean
 
 help:  ## what can be made
 	@awk -F ':.*## +' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -41,6 +43,9 @@ test-core: $(VENV)/.made-test  ## the core's tests in seconds, with branch cover
 test: $(VENV)/.made-test  ## every test (ARGS="-k name": some)
 	$(call pytest,--numprocesses 3 --dist loadfile -m "not slow")
 	$(call pytest,-m slow)
+
+chaos: $(VENV)/.made-test  ## faults of all kinds at once against a mesh (MINUTES=10 SEED=1: those)
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 lint: $(VENV)/.made-test  ## lint, format, types, import contracts
 	$(BIN)/ruff check .

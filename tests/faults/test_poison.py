@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,63 +19,14 @@ from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import inference_pb2_grpc as rpc
 from tests import support
 from tests.e2e import running
-from tests.faults import traffic
+from tests.faults import poisons, traffic
 
 pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(400)]
 
 MODELS = 10
 PER_S = 100
 READY_S = 60.0
-POISON, HARMLESS = 9.0, 0.5
-"""The first values of requests that end a process poisoned in `predict`, and that do not."""
-
-# How each kind ends its process, and what of that users are told. "memory" does what the kernel's
-# OOM killer does: to take this machine's memory would end others' processes.
-KINDS = {
-    "segfault": ("ctypes.string_at(0)", "SIGSEGV"),
-    "exit": ("os._exit(3)", "exit code 3"),
-    "abort": ("os.abort()", "SIGABRT"),
-    "stack": ("sys.setrecursionlimit(1 << 30); repr(nested())", "SIGSEGV"),
-    "sigbus": ("truncated()[0]", "SIGBUS"),
-    "memory": ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
-}
-SOURCE = """
-import ctypes, mmap, os, signal, sys, tempfile, time
-
-def nested():
-    value = []
-    for _ in range(10**6):
-        value = [value]
-    return value
-
-def truncated():
-    file = tempfile.TemporaryFile()
-    file.truncate(4096)
-    mapped = mmap.mmap(file.fileno(), 4096)
-    file.truncate(0)
-    return mapped
-
-class Model:
-    inputs = [("x", "FP32", [-1, 8])]
-    outputs = [("y", "FP32", [-1, 8])]
-
-    def __init__(self):
-        self.where = {where!r}
-        if self.where == "load":
-            {end}
-
-    def predict(self, inputs):
-        if self.where == "predict" and inputs["x"][0, 0] > 1:
-            {end}
-        return {{"y": inputs["x"] * 2}}
-"""
-CASES = [(kind, where) for kind in KINDS for where in ("load", "predict")]
-
-
-def write(folder: Path, where: str, end: str = "pass") -> str:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.py").write_text(textwrap.dedent(SOURCE).format(where=where, end=end))
-    return str(folder)
+CASES = [(kind, where) for kind in poisons.KINDS for where in ("load", "predict")]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +35,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Mesh]:
     poisoned = [
         {
             "name": f"{kind}-{where}",
-            "uri": write(folder / f"{kind}-{where}", where, KINDS[kind][0]),
+            "uri": poisons.write(folder / f"{kind}-{where}", where, poisons.KINDS[kind][0]),
             "runtime": "python",
             "trust": True,
             "isolate": "none",
@@ -124,7 +74,7 @@ async def ask_grpc(mesh: running.Mesh, name: str, value: float) -> tuple[str, st
 async def until_refused(mesh: running.Mesh, name: str, refused: str, ask: Any) -> None:
     """Return once a request that ends no process is refused."""
     end_s = time.monotonic() + 10
-    while (await ask(mesh, name, HARMLESS))[0] != refused:
+    while (await ask(mesh, name, poisons.HARMLESS))[0] != refused:
         assert time.monotonic() < end_s, f"{name} is still run"
 
 
@@ -140,8 +90,8 @@ def wait_until_ready(mesh: running.Mesh) -> None:
 async def test_a_poisoned_model_costs_one_worker_and_no_request_of_others(
     mesh: running.Mesh, kind: str, where: str
 ) -> None:
-    name, cause = f"{kind}-{where}", KINDS[kind][1]
-    ask = ask_rest if (list(KINDS).index(kind) + (where == "load")) % 2 else ask_grpc
+    name, cause = f"{kind}-{where}", poisons.KINDS[kind][1]
+    ask = ask_rest if (list(poisons.KINDS).index(kind) + (where == "load")) % 2 else ask_grpc
     refused = "424" if ask is ask_rest else "FAILED_PRECONDITION"
     wait_until_ready(mesh)
     before = restarts(mesh)
@@ -149,7 +99,7 @@ async def test_a_poisoned_model_costs_one_worker_and_no_request_of_others(
         await asyncio.sleep(0.5)
         begun_s = time.monotonic()
         # Several at once: each is tried again elsewhere, and none may end a second worker.
-        outcomes = await asyncio.gather(*(ask(mesh, name, POISON) for _ in range(4)))
+        outcomes = await asyncio.gather(*(ask(mesh, name, poisons.POISON) for _ in range(4)))
         answered_s = time.monotonic() - begun_s
         for status, reason in outcomes:
             assert (status, cause in reason) == (refused, True), reason
@@ -164,7 +114,7 @@ async def test_a_poisoned_model_costs_one_worker_and_no_request_of_others(
         assert (shown["state"], cause in shown["reason"]) == ("failed", True)
         # A release lets it try again, in a process of its own: no worker is lost.
         mesh.http.post(f"/mesh/v1/models/{name}/release").raise_for_status()
-        assert (await ask(mesh, name, POISON))[0] == refused
+        assert (await ask(mesh, name, poisons.POISON))[0] == refused
     assert restarts(mesh) - before == 1
     assert flow.faults == []
     assert flow.answered > PER_S
@@ -182,21 +132,21 @@ async def test_a_model_that_ran_beside_it_is_answered_and_goes_on(
         is_culprit = name == "culprit"
         # Its bytes are its own: those of the case of `os.abort()` are in quarantine already.
         end = "os.abort()  # the culprit" if is_culprit else "time.sleep(1.5)"
-        uri = write(tmp_path / name, "predict", end)
+        uri = poisons.write(tmp_path / name, "predict", end)
         body = {"uri": uri, "runtime": "python", "trust": True}
         mesh.http.put(f"/mesh/v1/models/{name}", json=body).raise_for_status()
-        assert (await ask_rest(mesh, name, HARMLESS))[0] == "200"
+        assert (await ask_rest(mesh, name, poisons.HARMLESS))[0] == "200"
     wait_until_ready(mesh)
     home = mesh.model("culprit")["worker"]
     beside = [name for name in names if mesh.model(name)["worker"] == home]
     assert beside, "chance has put all models on other workers"
     before = restarts(mesh)
-    slow = [tasks.spawn(ask_rest(mesh, name, POISON), name) for name in beside]
+    slow = [tasks.spawn(ask_rest(mesh, name, poisons.POISON), name) for name in beside]
     await asyncio.sleep(0.5)
-    assert (await ask_rest(mesh, "culprit", POISON))[0] == "424"
+    assert (await ask_rest(mesh, "culprit", poisons.POISON))[0] == "424"
     for status, answer in await asyncio.gather(*slow):
         assert status == "200", answer
-        assert f"{2 * POISON}" in answer
+        assert f"{2 * poisons.POISON}" in answer
     held = {item["model"] for item in mesh.status()["quarantined"]}
     assert ("culprit" in held, held & set(names)) == (True, set())
     wait_until_ready(mesh)
@@ -208,7 +158,7 @@ async def test_a_load_by_hand_ends_one_worker_and_then_tells_why(
 ) -> None:
     wait_until_ready(mesh)
     before = restarts(mesh)
-    body = {"uri": write(tmp_path / "loaded", "load", "os._exit(4)"), "runtime": "python"}
+    body = {"uri": poisons.write(tmp_path / "loaded", "load", "os._exit(4)"), "runtime": "python"}
     mesh.http.put("/mesh/v1/models/loaded", json={**body, "trust": True}).raise_for_status()
     answers = [mesh.http.post("/mesh/v1/models/loaded/load", timeout=60) for _ in range(3)]
     assert answers[-1].status_code == 424, [answer.text for answer in answers]
@@ -221,10 +171,14 @@ async def test_another_artifact_ends_a_quarantine(mesh: running.Mesh, tmp_path: 
     name = "abort-predict"
     held = [item["model"] for item in mesh.status()["quarantined"]]
     assert name in held
-    body = {"uri": write(tmp_path / "mended", "nowhere"), "runtime": "python", "trust": True}
+    body = {
+        "uri": poisons.write(tmp_path / "mended", "nowhere"),
+        "runtime": "python",
+        "trust": True,
+    }
     # The configuration owns the name, so the mended model is one of the API's.
     mesh.http.put("/mesh/v1/models/mended", json=body).raise_for_status()
-    assert (await ask_rest(mesh, "mended", POISON))[0] == "200"
+    assert (await ask_rest(mesh, "mended", poisons.POISON))[0] == "200"
 
 
 async def test_quarantines_outlive_the_controller_and_all_workers(mesh: running.Mesh) -> None:
@@ -237,7 +191,7 @@ async def test_quarantines_outlive_the_controller_and_all_workers(mesh: running.
     support.wait_until(lambda: _is_new(mesh, pids), READY_S, "all is back")
     assert mesh.status()["quarantined"] == held
     before = restarts(mesh)
-    assert (await ask_rest(mesh, "segfault-predict", POISON))[0] == "424"
+    assert (await ask_rest(mesh, "segfault-predict", poisons.POISON))[0] == "424"
     assert restarts(mesh) == before
 
 
