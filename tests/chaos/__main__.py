@@ -25,7 +25,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    with tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="ch-", dir="/tmp") as folder:
         verdict = run.perform(order, Path(folder))
     sys.stdout.write(report.text(verdict) + "\n")
     return int(bool(verdict.judge.wrong or verdict.judge.failures or verdict.leaks))

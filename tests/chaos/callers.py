@@ -256,9 +256,3 @@ class Operator:
             return Answer(0, repr(error))
         is_json = answer.headers.get("content-type", "").startswith("application/json")
         return Answer(answer.status_code, answer.json() if is_json else answer.text)
-
-    async def is_live(self) -> bool:
-        try:
-            return (await self._http.get("/v2/health/live", timeout=5)).status_code == 200
-        except httpx.HTTPError:
-            return False

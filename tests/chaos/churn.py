@@ -11,8 +11,8 @@ from tests.chaos import oracle, processes, world
 
 TAKEN_S = 30.0
 """How long a worker may answer by the content before, until it has loaded the new one."""
-SEEN_S = 40.0
-"""The same for a repository, whose change must be noticed and settle first."""
+SEEN_S = 120.0
+"""The same for a repository, whose change must be noticed by a controller that may be away."""
 
 
 async def put(arena: world.World, subject: oracle.Subject, grace_s: float) -> None:
@@ -39,9 +39,10 @@ async def register_and_delete(arena: world.World, chance: random.Random) -> None
         await put(arena, subject, 0)
         await asyncio.sleep(chance.uniform(0, 4))
         subject.begin(oracle.ABSENT)
-        # Asked again after an answer that did not come, it may be gone already.
-        if await arena.manage("DELETE", f"models/{subject.name}", None, "DELETE", 200, 404):
-            subject.settle()
+        # Asked again after an answer that did not come, it may be gone already: then a worker may
+        # not have taken it yet.
+        status = await arena.manage("DELETE", f"models/{subject.name}", None, "DELETE", 200, 404)
+        subject.settle(0 if status == 200 else TAKEN_S)
 
 
 async def unload(arena: world.World, chance: random.Random) -> None:
@@ -56,15 +57,19 @@ async def break_registration(arena: world.World, chance: random.Random) -> None:
     """Replace a model by files that can't be loaded, then by good ones: the old one answers."""
     subject = chance.choice(arena.subjects[world.TURNING])
     async with arena.only(subject):
-        arena.judge.allow("broken registration", processes.FELT_S)
         broken = arena.fresh(arena.factor())
         content = broken.read_bytes()
         broken.write_bytes(chance.choice([b"junk", content[: len(content) // 2], b""]))
         body = {"uri": str(broken)}
+        # A worker that starts meanwhile has no content before to fall back to.
+        unloadable = arena.judge.allow(
+            "broken registration", world.BACK_S, frozenset({"424"}), subject.name
+        )
         # Files that are refused at once change nothing; others are told by `reason`.
         await arena.manage("PUT", f"models/{subject.name}", body, "PUT broken", 200, 400, 424)
         await asyncio.sleep(chance.uniform(0, 3))
         await put(arena, subject, TAKEN_S)
+        unloadable.end_s = arena.judge.clock() + TAKEN_S
 
 
 async def new_version(arena: world.World, chance: random.Random) -> None:

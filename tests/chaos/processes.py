@@ -7,11 +7,13 @@ import random
 import signal
 from typing import Any
 
+import psutil
+
 from tests.chaos import world
 
 REFUSALS = frozenset({"503", "broken", "CANCELLED", "UNKNOWN"})
 """What a client sees of a connection that is lost."""
-NOTICED_S = 2.0
+NOTICED_S = 5.0
 """How long a client may send on a connection whose other end is dead."""
 FELT_S = 10.0
 """How long after a stroke the slowest request counts as slowed down by it."""
@@ -33,11 +35,19 @@ def _is_another(worker: dict[str, Any] | None, old_pid: int) -> bool:
 
 
 async def stop_worker(arena: world.World, chance: random.Random) -> None:
-    """SIGSTOP a worker for some seconds: its requests wait, or are answered by others."""
+    """SIGSTOP a worker: after 0.8 s it is killed, and its requests are answered by others."""
     async with arena.struck_worker(chance) as worker:
         felt = arena.judge.allow("stop worker", FELT_S)
         await _stopped(worker["pid"], chance.uniform(1, 6))
-        felt.back_s = await arena.until(world.are_all_ready, "all workers are ready")
+        felt.back_s = await arena.until(
+            lambda status: _is_alive(world.workers_of(status).get(worker["id"])),
+            f"{worker['id']} is ready",
+        )
+
+
+def _is_alive(worker: dict[str, Any] | None) -> bool:
+    # One that was killed counts as ready until its death is noticed.
+    return worker is not None and worker["state"] == "ready" and psutil.pid_exists(worker["pid"])
 
 
 async def _stopped(pid: int, time_s: float) -> None:
@@ -60,7 +70,7 @@ async def kill_controller(arena: world.World, _: random.Random) -> None:
 
 
 async def stop_controller(arena: world.World, chance: random.Random) -> None:
-    """SIGSTOP the controller for some seconds: predictions go on."""
+    """SIGSTOP the controller: predictions go on, and after 0.8 s it is killed."""
     pid = (await arena.status())["controller"]["pid"]
     felt = arena.judge.allow("stop controller", FELT_S)
     await _stopped(pid, chance.uniform(2, 8))
@@ -69,40 +79,35 @@ async def stop_controller(arena: world.World, chance: random.Random) -> None:
 
 async def kill_envoy(arena: world.World, chance: random.Random) -> None:
     """SIGKILL Envoy: what it had taken is lost, new connections wait for the next one."""
-    gateway = await arena.gateway(chance)
-    felt = arena.judge.allow("kill Envoy", NOTICED_S, REFUSALS)
-    world.send_signal(gateway["envoy_pid"], signal.SIGKILL)
-    felt.back_s = await arena.until_live()
+    async with arena.gateway(chance) as gateway:
+        felt = arena.judge.allow("kill Envoy", NOTICED_S, REFUSALS)
+        world.send_signal(gateway["envoy_pid"], signal.SIGKILL)
+        felt.back_s = await arena.until_gateway("envoy_pid", gateway["envoy_pid"])
+
+
+async def stop_envoy(arena: world.World, chance: random.Random) -> None:
+    """SIGSTOP Envoy: requests wait, and after 0.8 s it is killed."""
+    async with arena.gateway(chance) as gateway:
+        time_s = chance.uniform(0.3, 2)
+        felt = arena.judge.allow("stop Envoy", NOTICED_S + time_s, REFUSALS)
+        await _stopped(gateway["envoy_pid"], time_s)
+        felt.back_s = await arena.until_gateway("envoy_pid")
 
 
 async def kill_gateway(arena: world.World, chance: random.Random) -> None:
     """SIGKILL the gateway's actor: Envoy goes on, and the next actor takes it over."""
-    gateway = await arena.gateway(chance)
-    felt = arena.judge.allow("kill gateway", FELT_S)
-    world.send_signal(gateway["pid"], signal.SIGKILL)
-    felt.back_s = await arena.until(
-        lambda status: any(
-            other["state"] == "ready" and other["pid"] != gateway["pid"]
-            for other in status["gateways"]
-        ),
-        "another gateway is ready",
-    )
+    async with arena.gateway(chance) as gateway:
+        felt = arena.judge.allow("kill gateway", FELT_S)
+        world.send_signal(gateway["pid"], signal.SIGKILL)
+        felt.back_s = await arena.until_gateway("pid", gateway["pid"])
 
 
 async def stop_gateway(arena: world.World, chance: random.Random) -> None:
-    """SIGSTOP the gateway's actor: Envoy goes on without it."""
-    gateway = await arena.gateway(chance)
-    felt = arena.judge.allow("stop gateway", FELT_S)
-    await _stopped(gateway["pid"], chance.uniform(2, 6))
-    felt.back_s = await arena.until_live()
-
-
-async def stop_envoy(arena: world.World, chance: random.Random) -> None:
-    """SIGSTOP Envoy for a moment: requests wait in its sockets."""
-    gateway = await arena.gateway(chance)
-    felt = arena.judge.allow("stop Envoy", FELT_S)
-    await _stopped(gateway["envoy_pid"], chance.uniform(0.5, 2))
-    felt.back_s = await arena.until_live()
+    """SIGSTOP the gateway's actor: Envoy goes on without it, and after 0.8 s it is killed."""
+    async with arena.gateway(chance) as gateway:
+        felt = arena.judge.allow("stop gateway", FELT_S)
+        await _stopped(gateway["pid"], chance.uniform(0.3, 6))
+        felt.back_s = await arena.until_gateway("pid")
 
 
 async def kill_replica(arena: world.World, chance: random.Random) -> None:

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.chaos import callers, oracle
 from tests.e2e import running
 from tests.faults import traffic
@@ -21,7 +23,7 @@ STRUCK_MAX = 2
 """Workers that may be away at once: one is left, and answers for all."""
 WORKER_BYTES = 320 << 20
 PADDING_BYTES = 10 << 20
-BACK_S = 90.0
+BACK_S = 180.0
 """Longer than any process takes to come back on a busy machine."""
 POLL_S = 0.1
 PASSING = {0, 503, 504}
@@ -67,6 +69,8 @@ class World:
         self._factors = itertools.count(2)
         self._numbers = itertools.count()
         self._locks: dict[str, asyncio.Lock] = {}
+        # One part of the way to the workers is away at a time, as one worker is always left.
+        self._front = asyncio.Lock()
         self._struck: set[str] = set()
         self._may_strike = asyncio.Semaphore(STRUCK_MAX)
 
@@ -164,10 +168,10 @@ class World:
 
     # The mesh
 
-    async def manage(self, method: str, path: str, body: Any, what: str, *right: int) -> bool:
+    async def manage(self, method: str, path: str, body: Any, what: str, *right: int) -> int:
         """Ask until an answer says whether it is done; complain of one that is not right.
 
-        Return whether it is done. Raises Late.
+        Return its status if it is right, else 0. Raises Late.
         """
         end_s = time.monotonic() + BACK_S
         while True:
@@ -179,7 +183,7 @@ class World:
             await asyncio.sleep(POLL_S)
         if answer.status not in right:
             self.judge.complain(f"{what} {path}: {answer.status}: {answer.document}")
-        return answer.status in right
+        return answer.status if answer.status in right else 0
 
     def excused(self, what: str, status: str, text: str) -> None:
         """Complain of a hostile request's end, unless the gateway was away."""
@@ -204,16 +208,23 @@ class World:
                 raise Late(f"no status within {limit_s:g} s: {answer}")
             await asyncio.sleep(POLL_S)
 
-    async def gateway(self, chance: random.Random) -> dict[str, Any]:
-        """Return a gateway as soon as there is one. Raises Late."""
-        status: dict[str, Any] = {"gateways": []}
+    @contextlib.asynccontextmanager
+    async def gateway(self, chance: random.Random) -> AsyncIterator[dict[str, Any]]:
+        """Yield a gateway that no other fault has, as soon as there is one. Raises Late."""
+        async with self._front:
+            await self.until_gateway("pid")
+            yield chance.choice((await self.status())["gateways"])
 
-        def has_gateway(now: dict[str, Any]) -> bool:
-            status.update(now)
-            return all(gateway["envoy_pid"] for gateway in now["gateways"]) and now["gateways"]
+    async def until_gateway(self, process: str, old_pid: int = 0) -> float:
+        """Return the time until all gateways live, with others than `old_pid`. Raises Late."""
 
-        await self.until(has_gateway, "a gateway")
-        return chance.choice(status["gateways"])
+        def is_back(status: dict[str, Any]) -> bool:
+            pids = [gateway[process] for gateway in status["gateways"]]
+            alive = [pid not in (0, old_pid) and psutil.pid_exists(pid) for pid in pids]
+            are_ready = all(gateway["state"] == "ready" for gateway in status["gateways"])
+            return bool(alive) and all(alive) and are_ready
+
+        return await self.until(is_back, f"a gateway with another {process} than {old_pid}")
 
     async def until(self, is_true: Callable[[dict[str, Any]], object], what: str) -> float:
         """Return the time until the status is so. Raises Late after `BACK_S`."""
@@ -221,15 +232,6 @@ class World:
         while not is_true(await self.status()):
             if time.monotonic() > begin_s + BACK_S:
                 raise Late(f"not within {BACK_S:g} s: {what}")
-            await asyncio.sleep(POLL_S)
-        return time.monotonic() - begin_s
-
-    async def until_live(self) -> float:
-        """Return the time until the port answers. Raises Late after `BACK_S`."""
-        begin_s = time.monotonic()
-        while not await self.operator.is_live():
-            if time.monotonic() > begin_s + BACK_S:
-                raise Late(f"the port does not answer within {BACK_S:g} s")
             await asyncio.sleep(POLL_S)
         return time.monotonic() - begin_s
 
