@@ -21,10 +21,10 @@ class ChangeMark:
 
 
 def mark(workers_: workers.Workers, gateways_: gateways.Gateways) -> ChangeMark:
-    """Return what has been sent so far to the processes that get requests."""
-    ready = (w for w in workers_.records.values() if w.state is ProcessState.READY)
+    """Return what has been sent so far to the processes that get requests, or soon will."""
+    running = (w for w in workers_.records.values() if w.is_up)
     return ChangeMark(
-        {(worker.id, worker.pid): worker.sent for worker in ready}, gateways_.revision
+        {(worker.id, worker.pid): worker.sent for worker in running}, gateways_.revision
     )
 
 

@@ -26,7 +26,7 @@ class WorkerRecord(reconcile.ProcessRecord[desired.WorkerSettings]):
 
     `is_up`: its process runs and takes catalog steps.
     `sent` is the catalog revision last sent to it, `synced` the last one it has applied. The last
-    full catalog was sent as the steps after revision `full_after` up to `full_at`.
+    full catalog was sent as the steps after revision `full_after`; from `full_at` on it may serve.
     """
 
     is_up: bool = False
@@ -232,6 +232,10 @@ class Workers(
             for worker in self.of_pool(pool):
                 if worker.is_up:
                     self._send(worker, catalog_sync.incremental_steps(parts, worker.sent))
+                if worker.state is ProcessState.STARTING:
+                    # Out of the route nobody waits for it, so these changes may be acknowledged
+                    # before it has them: it serves with them, or not yet.
+                    worker.full_at = worker.sent
 
     def _send(self, worker: WorkerRecord, steps: Iterable[catalog_sync.SyncStep]) -> None:
         for step in steps:

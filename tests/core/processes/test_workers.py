@@ -87,6 +87,19 @@ def test_a_worker_is_ready_once_it_has_a_full_catalog() -> None:
     assert running.changed == {"default"}
 
 
+def test_a_worker_that_starts_serves_once_it_has_what_came_after_its_full_catalog() -> None:
+    starting = workers.Workers([])
+    orders(starting)
+    worker = starting.started(events.WorkerStarted("default-0", ENDPOINT, 1))
+    full = sent(starting, starting.send_full, worker, ((),))
+    changes = {"default": [catalog.AliasCleared("gone")]}
+    (later,) = sent(starting, starting.send_changes, changes)
+    starting.synced(events.WorkerSynced("default-0", full[-1].revision))
+    assert not starting.is_ready("default-0"), "the change may have been acknowledged"
+    starting.synced(events.WorkerSynced("default-0", later.revision))
+    assert starting.is_ready("default-0")
+
+
 def test_workers_that_are_too_many_are_drained(running: workers.Workers) -> None:
     assert orders(running, pool=world.pool(workers=1)) == [("StopWorker", "default-1")]
     running.stopped("default-1")
