@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.simulation import contents, story, world
 
 TRACE_LINES = 60
-BATCH = 25
+BATCH = 10
 """Seeds in one process. Nothing that a seed has left undone is cleaned up, so memory grows."""
 
 HASH_SEED = "PYTHONHASHSEED"

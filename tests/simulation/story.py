@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 from meshserve import tasks
-from tests.simulation import callers, contents, faults, oracle, world
+from tests.simulation import aftermath, callers, contents, faults, oracle, world
 
 MIB = world.MIB
 ACTIVE_S = 60.0
@@ -41,6 +41,8 @@ class Story:
         await asyncio.gather(*self._busy)
         self.world.note("all faults are over")
         await self._converge()
+        await asyncio.sleep(aftermath.QUIET_S)
+        aftermath.check(self.world)
 
     def _config(self) -> dict[str, Any]:
         chance = self.chance

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-QUICK_SEEDS = 12
+QUICK_SEEDS = 8
 WAIT_S = 1500.0
 
 
