@@ -92,7 +92,7 @@ def up(
     path.write_text(
         yaml.safe_dump(
             {
-                "gateway": {"listen": endpoint},
+                "gateway": {"listen": endpoint, "file_roots": ["/"]},
                 "state_dir": str(folder / "state"),
                 "pools": dict(pools),
                 **sections,

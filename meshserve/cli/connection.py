@@ -9,7 +9,7 @@ import typer
 
 from meshserve import config, errors
 from meshserve.client import admin
-from meshserve.launch import mesh_file
+from meshserve.launch import mesh_file, secret_file
 
 Endpoint = Annotated[
     str | None,
@@ -26,9 +26,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the mesh's JSON as i
 def connect(endpoint: str | None) -> admin.AdminClient:
     """Return a client of the mesh at `endpoint`, or of the one started from this machine.
 
-    Raises ConfigInvalid for a malformed endpoint, Unavailable if no mesh was started here.
+    That one gets the owner's key, also where `endpoint` names it. Raises ConfigInvalid for a
+    malformed endpoint, Unavailable if no mesh was started here.
     """
-    return admin.AdminClient(parse_endpoint(endpoint) if endpoint else _local_endpoint())
+    url = parse_endpoint(endpoint) if endpoint else _local_endpoint()
+    mesh = mesh_file.read(config.home())
+    # To no other mesh: whoever knows the key may name any file of this machine.
+    is_own = mesh is not None and parse_endpoint(mesh.endpoint) == url
+    key = secret_file.read_owner_key(config.home()) if is_own else ""
+    return admin.AdminClient(url, owner_key=key)
 
 
 def parse_endpoint(endpoint: str) -> str:

@@ -19,7 +19,7 @@ from rich.console import Console
 from meshserve import config
 from meshserve.cli import config_commands, connection, progress_view, terminal, units
 from meshserve.client import admin
-from meshserve.launch import detach, lifecycle, mesh_file
+from meshserve.launch import detach, lifecycle, mesh_file, secret_file
 
 PROGRAM = (sys.executable, "-P", "-m", "meshserve.cli")
 
@@ -89,7 +89,8 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _apply(endpoint: str, settings: config.Config, out: Console) -> None:
-    with admin.AdminClient(endpoint, settings.admin_key) as client:
+    key = secret_file.read_owner_key(settings.state_dir)
+    with admin.AdminClient(endpoint, settings.admin_key, key) as client:
         changes = client.apply(config.document(settings))
     # The gateway may listen elsewhere now, where the next command must find the mesh.
     mesh_file.move(settings.state_dir, lifecycle.client_endpoint(settings.gateway.listen))

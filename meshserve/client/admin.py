@@ -36,10 +36,13 @@ class AdminClient:
     MeshError, with one line for a user, if the mesh refuses; `apply` also raises ConfigInvalid.
     """
 
-    def __init__(self, endpoint: str, api_key: str = "") -> None:
+    def __init__(self, endpoint: str, api_key: str = "", owner_key: str = "") -> None:
+        """`owner_key` is the secret in the mesh's state directory, for changes by its owner."""
         self.endpoint = endpoint
         key = api_key or os.environ.get(API_KEY, "")
         headers = {"authorization": f"Bearer {key}"} if key else {}
+        if owner_key:
+            headers[paths.OWNER_HEADER] = owner_key
         self._http = httpx.Client(base_url=endpoint, headers=headers)
 
     def __enter__(self) -> Self:

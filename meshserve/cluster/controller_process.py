@@ -25,7 +25,8 @@ class ControllerPlan:
 
     `document` is the configuration of the first start; a restarted controller reads the last one
     from the registry. With a `secret`, controller, workers and replicas listen on the addresses of
-    their nodes beside their Unix sockets, and all requests must bring it.
+    their nodes beside their Unix sockets, and all requests must bring it. `owner_key` is the secret
+    of the mesh's owner.
     """
 
     document: str
@@ -34,6 +35,7 @@ class ControllerPlan:
     logs_dir: str
     run_dir: str
     secret: str = field(default="", repr=False)
+    owner_key: str = field(default="", repr=False)
 
 
 class HostedControlPlane:

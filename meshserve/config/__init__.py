@@ -79,12 +79,13 @@ def parse(document: Mapping[str, Any]) -> Config:
     return _unless_faulty(config, [*faults, *name_conflicts.check(document)])
 
 
-def parse_model(entry: Mapping[str, Any]) -> ModelSection:
+def parse_model(entry: Mapping[str, Any], *, may_read: bool = True) -> ModelSection:
     """Return one entry of `models:`, as the management API takes it.
 
-    The name of its pool is not checked. Raises ConfigInvalid, with one line for each fault.
+    The name of its pool is not checked. Without `may_read` a sample must be given by its values,
+    and not by a file's name. Raises ConfigInvalid, with one line for each fault.
     """
-    return _unless_faulty(*_validate(ModelSection, entry, {}))
+    return _unless_faulty(*_validate(ModelSection, entry, {"may_read": may_read}))
 
 
 def document(config: Config) -> dict[str, Any]:

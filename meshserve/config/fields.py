@@ -136,8 +136,18 @@ def _folder(info: ValidationInfo) -> Path | None:
     return context.get("folder")
 
 
+def _may_read(info: ValidationInfo) -> bool:
+    context: Mapping[str, Any] = info.context or {}
+    return bool(context.get("may_read", True))
+
+
 def _absolute(value: str, folder: Path | None) -> Path:
-    path = Path(value).expanduser()
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"expected a path, got {diagnostics.shown(value)}: there is no such user"
+        ) from None
     if path.is_absolute():
         return path
     if folder is None:
@@ -181,6 +191,8 @@ def _local_folder(value: Path, info: ValidationInfo) -> Path:
 
 
 def _sample(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, str) and not _may_read(info):
+        raise ValueError("expected values: a request can't name a file of the mesh's machine")
     return samples.read_sample(value, _folder(info))
 
 

@@ -23,7 +23,10 @@ def read_sample(value: object, folder: Path | None) -> object:
     """
     if not isinstance(value, str):
         return value
-    file = Path(value).expanduser()
+    try:
+        file = Path(value).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{value}: {error}") from None
     if not file.is_absolute():
         if folder is None:
             raise ValueError(f"expected values or an absolute path, got {diagnostics.shown(value)}")

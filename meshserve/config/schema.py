@@ -70,11 +70,18 @@ class GatewaySection(fields.Section):
     """API keys. Without any, every client may do everything."""
     cors_origins: tuple[fields.Origin, ...] = ()
     """Origins of web pages that may call the mesh, such as `https://shop.example`; `"*"`: all."""
+    file_roots: tuple[fields.AbsolutePath, ...] = ()
+    """Folders of the mesh's machines whose files clients may register as models, links resolved;
+    `[/]`: all. Without any, they register URIs, and upload. This file, repositories and the
+    command line beside the mesh's state directory may name any file."""
 
     def settings(self) -> desired.GatewaySettings:
         """Return the gateway's settings as the core's value."""
         keys = tuple(snapshots.ApiKey(key.client, key.key, key.admin) for key in self.keys)
-        return desired.GatewaySettings(self.listen, self.request_bytes_max, keys, self.cors_origins)
+        file_roots = tuple(str(root) for root in self.file_roots)
+        return desired.GatewaySettings(
+            self.listen, self.request_bytes_max, keys, self.cors_origins, file_roots
+        )
 
 
 class RegistrySection(fields.Section):

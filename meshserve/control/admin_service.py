@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from meshserve import config, errors
 from meshserve.config import desired_state
-from meshserve.control import controller, mesh_json, repository_sync, weight_pins
+from meshserve.control import controller, file_access, mesh_json, repository_sync, weight_pins
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.mesh import mesh_view
 from meshserve.core.values import catalog, desired, events, model, model_stats, reports
@@ -23,11 +25,12 @@ class Sources(NamedTuple):
     """Where models come from, as far as a change must know it.
 
     `check` raises InvalidRequest if nothing is at a URI, and returns why it can't be checked now,
-    or "". `identify` tells the weights of LLMs apart.
+    or "". `identify` tells the weights of LLMs apart. `files` says which local files may be named.
     """
 
     check: CheckUri
     identify: weight_pins.IdentifyWeights
+    files: file_access.FileAccess
 
 
 class AdminService:
@@ -48,6 +51,7 @@ class AdminService:
         self._cluster = cluster
         self._repositories = repositories
         self._sources = sources
+        self.files = sources.files
 
     # Reads
 
@@ -123,8 +127,11 @@ class AdminService:
         return total
 
     def spec(self, entry: dict[str, Any], origin: model.Origin = model.FROM_API) -> model.ModelSpec:
-        """Return the spec of a `models:` entry. Raises ConfigInvalid, which names all faults."""
-        parsed = config.parse_model(entry)
+        """Return the spec of an entry of `models:`, which names no file but in its URI.
+
+        Raises ConfigInvalid, which names all faults.
+        """
+        parsed = config.parse_model(entry, may_read=False)
         pool = self.view().config.pool(parsed.pool) or desired.PoolSettings()
         return parsed.spec(pool.load_timeout_s, origin)
 
@@ -166,24 +173,33 @@ class AdminService:
         """Begin to drain the mesh: all processes finish their requests and end."""
         self.controller.post(events.DrainRequested())
 
-    async def register(self, spec: model.ModelSpec, *, is_replacing: bool) -> str:
+    async def register(
+        self, spec: model.ModelSpec, *, is_replacing: bool, is_owner: bool = False
+    ) -> str:
         """Register the model; return why its URI can't be checked now, or "".
 
         Raises AlreadyExists if its name has another definition, InvalidRequest if nothing is at its
-        URI. Without `is_replacing` a known definition is not checked again.
+        URI, PermissionDenied for a file that only the mesh's owner may name. Without `is_replacing`
+        a known definition is not checked again.
         """
-        unchecked = await self._check_source(spec, is_always=is_replacing)
+        spec, unchecked = await self._check_source(spec, is_always=is_replacing, is_owner=is_owner)
         await self._submit(events.ModelsRegistered((spec,), is_replacing))
         return unchecked
 
-    async def _check_source(self, spec: model.ModelSpec, *, is_always: bool) -> str:
+    async def _check_source(
+        self, spec: model.ModelSpec, *, is_always: bool = False, is_owner: bool = False
+    ) -> tuple[model.ModelSpec, str]:
+        """Return the spec bound to its file root, and why its URI can't be checked now, or ""."""
         known = self.view().models.declared(spec.id)
         if known is not None and not is_always and known.spec.uri == spec.uri:
-            return ""
+            return dataclasses.replace(spec, file_root=known.spec.file_root), ""
+        if not is_owner:
+            # In a thread, because a network's file system may take its time.
+            spec = await asyncio.to_thread(self.files.confine, spec)
         unchecked = await self._sources.check(spec.uri)
         if unchecked:
             logger.warning("model %s is registered unchecked: %s", spec.id, unchecked)
-        return unchecked
+        return spec, unchecked
 
     async def remove(self, name: str, version: str = "") -> None:
         """Remove the model, or one version of it. Raises ModelNotFound, Conflict."""
@@ -192,11 +208,12 @@ class AdminService:
     async def set_alias(self, request: events.AliasRequested) -> None:
         """Set an alias.
 
-        Raises ModelNotFound, AlreadyExists, Conflict, or InvalidRequest if nothing is at the URI of
-        the model that comes with it.
+        Raises ModelNotFound, AlreadyExists, Conflict, or what `register` raises for the model that
+        comes with it.
         """
         if request.spec is not None:
-            await self._check_source(request.spec, is_always=False)
+            spec, _ = await self._check_source(request.spec)
+            request = dataclasses.replace(request, spec=spec)
         await self._submit(request)
 
     async def wait_until_moved(self, alias: str, target: str) -> None:

@@ -11,6 +11,7 @@ from meshserve.config import desired_state
 from meshserve.control import (
     admin_service,
     controller,
+    file_access,
     mesh_json,
     repository_sync,
     weight_pins,
@@ -46,7 +47,11 @@ async def identify_nothing(_uri: str, _revision: str) -> llm_spec.Weights | None
 
 @dataclass(frozen=True, slots=True)
 class ControlPlaneParts:
-    """The outside world of a control plane. `state_dir` is a folder for its own files."""
+    """The outside world of a control plane.
+
+    `state_dir` is a folder for its own files. `owner_key` is the secret of the mesh's owner; an
+    empty one has no owner.
+    """
 
     cluster: cluster_control.Cluster
     store: cluster_control.RegistryStore
@@ -55,6 +60,7 @@ class ControlPlaneParts:
     time: cluster_control.Clock = field(default_factory=RealClock)
     check_uri: admin_service.CheckUri = accept_uri
     identify_weights: weight_pins.IdentifyWeights = identify_nothing
+    owner_key: str = field(default="", repr=False)
 
 
 class ControlPlane:
@@ -74,11 +80,14 @@ class ControlPlane:
         self._repositories = repository_sync.RepositorySync(
             self.controller, parts.watch, parts.time
         )
+        files = file_access.FileAccess(
+            parts.owner_key, lambda: self.controller.view().config.gateway.file_roots
+        )
         self.admin = admin_service.AdminService(
             self.controller,
             parts.cluster,
             self._repositories,
-            admin_service.Sources(parts.check_uri, parts.identify_weights),
+            admin_service.Sources(parts.check_uri, parts.identify_weights, files),
         )
         self.app = management_app.ManagementApp(
             self.admin, held, str(Path(parts.state_dir) / UPLOADS)

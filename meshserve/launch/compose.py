@@ -169,5 +169,6 @@ def build_control_plane(
         plan.state_dir,
         check_uri=source_check.check_exists,
         identify_weights=llm_weights.identify,
+        owner_key=plan.owner_key,
     )
     return controller_process.HostedControlPlane(plan, parts, database.close)

@@ -85,6 +85,7 @@ class RunningMesh:
             if not self.is_lost:
                 session.end()
             mesh_file.remove(self._state_dir)
+            secret_file.remove_owner_key(self._state_dir)
             self._owned.close()
 
     def detach(self) -> None:
@@ -172,6 +173,7 @@ def _controller_plan(
         run_dir=str(run_dir if is_joined else run_dir / "run"),
         # Other nodes' gateways connect over the network. On one node nothing listens there.
         secret=secret_file.get_secret(settings.state_dir) if is_joined else "",
+        owner_key=secret_file.create_owner_key(settings.state_dir),
     )
 
 
@@ -275,6 +277,7 @@ def _forget(state_dir: Path) -> None:
     """Remove the file of a mesh that has ended, unless another one has begun meanwhile."""
     with contextlib.suppress(errors.Unavailable), state_lock.held(state_dir):
         mesh_file.remove(state_dir)
+        secret_file.remove_owner_key(state_dir)
 
 
 def _end_process(pid: int) -> None:

@@ -1,4 +1,9 @@
-"""The file with the mesh's secret, in the state directory."""
+"""The secrets of a mesh, in files of its state directory that its user alone can read.
+
+The mesh's secret opens the sockets between its nodes, and is made at its first start. The owner's
+key is sent by commands on the mesh's machine, which may then name any local file as a model. Each
+start writes a new one, so that a program which took an ended mesh's port learns nothing of use.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ import secrets
 from pathlib import Path
 
 NAME = "mesh.secret"
+OWNER_NAME = "owner.key"
 BYTES = 32
 
 
@@ -17,10 +23,28 @@ def get_secret(state_dir: Path) -> str:
     """
     path = state_dir / NAME
     secret = path.read_text() if _is_private(path) else ""
-    if len(secret) < BYTES:
-        secret = secrets.token_urlsafe(BYTES)
-        _write(path, secret)
-    return secret
+    return secret if len(secret) >= BYTES else _write_new(path)
+
+
+def create_owner_key(state_dir: Path) -> str:
+    """Write a new key of the mesh's owner and return it.
+
+    The caller holds the directory's lock. Raises OSError if the file can't be written.
+    """
+    return _write_new(state_dir / OWNER_NAME)
+
+
+def read_owner_key(state_dir: Path) -> str:
+    """Return the owner's key of the mesh with this state directory; empty if it can't be read."""
+    try:
+        return (state_dir / OWNER_NAME).read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return ""
+
+
+def remove_owner_key(state_dir: Path) -> None:
+    """Remove the owner's key, if there is one."""
+    (state_dir / OWNER_NAME).unlink(missing_ok=True)
 
 
 def _is_private(path: Path) -> bool:
@@ -28,7 +52,8 @@ def _is_private(path: Path) -> bool:
     return path.is_file() and not path.stat().st_mode & 0o077
 
 
-def _write(path: Path, secret: str) -> None:
+def _write_new(path: Path) -> str:
+    secret = secrets.token_urlsafe(BYTES)
     unfinished = path.with_suffix(".new")
     unfinished.unlink(missing_ok=True)
     # With its mode from the beginning, whatever the mask is: it must never be readable.
@@ -36,3 +61,4 @@ def _write(path: Path, secret: str) -> None:
     with os.fdopen(descriptor, "w") as file:
         file.write(secret)
     unfinished.replace(path)
+    return secret

@@ -94,6 +94,9 @@ IS_ALIAS_HEADER = "x-mesh-is-alias"
 SECRET_HEADER = "x-mesh-secret"  # noqa: S105 a name
 """Shows a server of the mesh that another process of the same mesh asks."""
 
+# The header of the secret by which the mesh's owner may name any local file.
+OWNER_HEADER = "x-meshserve-owner-key"
+
 MESH_V1 = "/mesh/v1/"
 HOLD = "/mesh/internal/held"
 METRICS = "/metrics"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import logging
 import re
@@ -85,15 +86,19 @@ class ArtifactStore:
         return self._cache.artifact(known, self._artifacts.get(source.uri))
 
     async def fetch(
-        self, uri: str, checksum: str, *, verifies: bool = False
+        self, uri: str, checksum: str, *, verifies: bool = False, file_root: str = ""
     ) -> model_runtime.Artifact:
         """Return the artifact at `uri`. Raises LoadFailed with the reason for a user.
+
+        Local files must lie in the folder `file_root`, links resolved, unless that is empty.
 
         Local files are checked for changes at each call. Other sources are checked once in the
         life of a process, and again for another `checksum`. With `verifies` a cached artifact is
         compared with its size, and with its digest if it is small; a bad one is fetched again.
         """
-        source = model_uri.parse(uri)
+        source = dataclasses.replace(model_uri.parse(uri), file_root=file_root)
+        # Each time: since the model was registered its path may have become a link to elsewhere.
+        local_source.check_inside(source)
         hit = self._hit(source, checksum)
         if hit is not None and not (verifies and await self._is_dropped(source, hit)):
             return hit
@@ -104,7 +109,7 @@ class ArtifactStore:
             )
         for _ in range(TRIES):
             known = await self._flights.join(
-                f"{source.uri}#{source.stamp}", lambda: self._bring(source)
+                f"{source.uri}#{source.stamp}#{file_root}", lambda: self._bring(source)
             )
             if checksum not in ("", known.checksum):
                 raise errors.LoadFailed(

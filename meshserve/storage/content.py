@@ -28,6 +28,9 @@ HUB_SNAPSHOTS, HUB_BLOBS = "snapshots", "blobs"
 FICLONE = 0x40049409
 """Linux's ioctl by which a file shares another's blocks until either is written."""
 
+Bounds = tuple[tuple[str, ...], ...]
+"""Folders, each with a slash at its end: a file must lie in one of each tuple."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
@@ -135,9 +138,19 @@ def count_bytes(path: Path) -> int:
     return sum(stat.st_size for _, stat in files(path))
 
 
-def digest(path: Path) -> str:
-    """Return the content's `sha256:<hex>`. Raises as `files` does."""
-    hexes = {name: _file_hex(path / name if name else path) for name, _ in files(path)}
+def is_inside(path: str, folder: str) -> bool:
+    """Return whether the path, links resolved, is the folder or lies below it."""
+    real_folder = os.path.realpath(folder).rstrip("/")
+    return f"{os.path.realpath(path)}/".startswith(f"{real_folder}/")
+
+
+def digest(path: Path, file_root: str = "") -> str:
+    """Return the content's `sha256:<hex>`.
+
+    Raises as `files` does, and LoadFailed for a file outside of the folder `file_root`.
+    """
+    bounds = _roots(file_root)
+    hexes = {name: _file_hex(path / name if name else path, bounds) for name, _ in files(path)}
     return f"sha256:{hexes['']}" if "" in hexes else tree_digest(hexes)
 
 
@@ -147,19 +160,21 @@ def tree_digest(hexes: Mapping[str, str]) -> str:
     return f"sha256:{_text_hex(''.join(lines))}"
 
 
-def copy(source: Path, target: Path) -> str:
+def copy(source: Path, target: Path, file_root: str = "") -> str:
     """Copy a file to `target`, or a folder's content into the folder `target`, read-only.
 
-    Returns the digest of exactly what was written. Raises as `files` does.
+    Returns the digest of exactly what was written. Raises as `files` does, and LoadFailed for a
+    file outside of the folder `file_root`.
     """
     hexes = {}
     listed = files(source)
-    # A single file may be a link to anywhere, as the folder itself may.
+    # A single file may be a link to anywhere in the file root, as the folder itself may.
     roots = () if listed[0][0] == "" else _link_roots(source)
+    bounds = (*_roots(file_root), *([roots] if roots else []))
     for name, _ in listed:
         if "/" in name:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-        hexes[name] = _copy_file(source / name, target / name, roots)
+        hexes[name] = _copy_file(source / name, target / name, bounds)
     return f"sha256:{hexes['']}" if "" in hexes else tree_digest(hexes)
 
 
@@ -168,10 +183,15 @@ def _text_hex(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _file_hex(path: Path) -> str:
+def _roots(file_root: str) -> Bounds:
+    return ((f"{os.path.realpath(file_root).rstrip('/')}/",),) if file_root else ()
+
+
+def _file_hex(path: Path, bounds: Bounds = ()) -> str:
     # By descriptor: a file object and its buffer take four times as long as a small file's hash.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        _check_opened(descriptor, path, bounds)
         sha256 = hashlib.sha256()
         chunk_bytes = min(os.fstat(descriptor).st_size + 1, CHUNK_BYTES)
         while chunk := os.read(descriptor, chunk_bytes):
@@ -181,10 +201,10 @@ def _file_hex(path: Path) -> str:
     return sha256.hexdigest()
 
 
-def _copy_file(source: Path, target: Path, roots: tuple[str, ...]) -> str:
+def _copy_file(source: Path, target: Path, bounds: Bounds) -> str:
     # File systems that share blocks (XFS, Btrfs) clone the file without copying it.
     with source.open("rb") as reading, target.open("xb") as writing:
-        _check_opened(reading, roots)
+        _check_opened(reading.fileno(), source, bounds)
         if not _is_cloned(reading, writing):
             return write(reading, writing)
         os.fchmod(writing.fileno(), 0o400)
@@ -192,10 +212,13 @@ def _copy_file(source: Path, target: Path, roots: tuple[str, ...]) -> str:
     return _file_hex(target)
 
 
-def _check_opened(reading: IO[bytes], roots: tuple[str, ...]) -> None:
+def _check_opened(descriptor: int, path: Path, bounds: Bounds) -> None:
     """Raise LoadFailed if an open file lies elsewhere: it became a link after it was listed."""
-    if roots and not os.path.realpath(f"/proc/self/fd/{reading.fileno()}").startswith(roots):
-        raise errors.LoadFailed(f"{reading.name} is a link out of the model's folder")
+    if not bounds:
+        return
+    real = os.path.realpath(f"/proc/self/fd/{descriptor}")
+    if not all(real.startswith(roots) for roots in bounds):
+        raise errors.LoadFailed(f"{path} is a link out of the model's folder")
 
 
 def _is_cloned(reading: IO[bytes], writing: IO[bytes]) -> bool:

@@ -35,6 +35,15 @@ class NotSettled(errors.LoadFailed):
     """The files are not what is declared, and must not be served as they are now."""
 
 
+def check_inside(source: model_uri.ModelUri) -> None:
+    """Raise LoadFailed for local files that really lie outside of the source's file root."""
+    is_bound = source.file_root and source.kind == "local"
+    if is_bound and not content.is_inside(source.path, source.file_root):
+        raise errors.LoadFailed(
+            f"{source.shown} leads out of {source.file_root}, below which it was registered"
+        )
+
+
 def bring(
     source: model_uri.ModelUri,
     cache: artifact_cache.ArtifactCache,
@@ -54,6 +63,8 @@ def bring(
             if not (source.stamp and stamp.text.startswith(source.stamp)):
                 _check_settled(source, settle_ns)
             known = _take_whole(source, stamp, cache)
+            # Whoever may write to the file root may have replaced a part of the path by a link.
+            check_inside(source)
             # What changed while it was read may be a part of each content.
             if content.stamp(path).text == stamp.text:
                 return known
@@ -121,7 +132,9 @@ def _take_whole(
 ) -> source_index.KnownSource:
     path = Path(source.path)
     is_archive = source.is_archive and path.is_file()
-    known = _unpack(path, stamp, cache) if is_archive else _take(path, stamp, cache)
+    known = (
+        _unpack(path, stamp, cache) if is_archive else _take(path, stamp, cache, source.file_root)
+    )
     if source.stamp and stamp.text.startswith(source.stamp):
         # It was seen to be settled when it was declared, or somebody said that it was whole.
         known = dataclasses.replace(known, stamp=stamp.text)
@@ -136,29 +149,30 @@ def _trusted(stamp: content.Stamp) -> str:
 
 
 def _take(
-    path: Path, stamp: content.Stamp, cache: artifact_cache.ArtifactCache
+    path: Path, stamp: content.Stamp, cache: artifact_cache.ArtifactCache, file_root: str
 ) -> source_index.KnownSource:
     if cache.is_too_big_to_copy(stamp.size_bytes):
-        return _in_place(path, stamp)
+        return _in_place(path, stamp, file_root)
     # Hashed before it is copied: most small files are in the cache already.
     if stamp.size_bytes < REMEMBERED_BYTES_MIN:
-        known = _describe(path, stamp, content.digest(path))
+        known = _describe(path, stamp, content.digest(path, file_root))
         if cache.has(known):
             return known
     try:
         with cache.temp() as folder:
-            digest = content.copy(path, folder / cache_entries.name_in_cache(path))
+            name = cache_entries.name_in_cache(path)
+            digest = content.copy(path, folder / name, file_root)
             known = _describe(path, stamp, digest)
             cache.entries.adopt(folder, known.digest, known.name)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _in_place(path, stamp)
+            return _in_place(path, stamp, file_root)
         raise
     return known
 
 
-def _in_place(path: Path, stamp: content.Stamp) -> source_index.KnownSource:
-    digest = content.digest(path)
+def _in_place(path: Path, stamp: content.Stamp, file_root: str) -> source_index.KnownSource:
+    digest = content.digest(path, file_root)
     return source_index.KnownSource(
         _trusted(stamp), digest, digest, stamp.size_bytes, path.name, str(path), stamp.files
     )

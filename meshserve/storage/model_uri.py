@@ -29,7 +29,8 @@ class ModelUri:
     `uri` is the URI, or a local path, however it was written. `path` is the local path, or the
     part of the URI after the host. `shown` is for logs and errors, without credentials. `stamp` is
     empty, or the beginning of the `content.Stamp` of the files that are meant; `is_stamped_here`:
-    it was taken on this machine, so other files are other content.
+    it was taken on this machine, so other files are other content. `file_root` is empty, or the
+    folder in which a local path must really lie.
     """
 
     uri: str
@@ -38,6 +39,7 @@ class ModelUri:
     shown: str
     stamp: str = ""
     is_stamped_here: bool = False
+    file_root: str = ""
 
     @property
     def name(self) -> str:

@@ -7,6 +7,8 @@ import pytest
 
 from meshserve import errors
 from meshserve.cli import connection
+from meshserve.launch import secret_file
+from meshserve.protocol import paths
 from tests.cli import fake_mesh
 
 
@@ -25,6 +27,21 @@ def test_the_mesh_that_was_started_here_is_found(fake: fake_mesh.FakeMesh, home:
     (home / "mesh.json").write_text(json.dumps({"endpoint": fake.endpoint, "pid": 1}))
     with connection.connect(None) as client:
         assert client.endpoint == fake.endpoint
+
+
+def test_only_the_mesh_that_was_started_here_gets_its_owners_key(
+    fake: fake_mesh.FakeMesh, home: Path
+) -> None:
+    key = secret_file.create_owner_key(home)
+    other = "http://127.0.0.1:9"
+    for noted, endpoint, sent in [
+        (fake.endpoint, None, key),
+        (fake.endpoint, fake.endpoint, key),
+        (other, fake.endpoint, None),
+    ]:
+        (home / "mesh.json").write_text(json.dumps({"endpoint": noted, "pid": 1}))
+        with connection.connect(endpoint) as client:
+            assert client._http.headers.get(paths.OWNER_HEADER) == sent
 
 
 def test_no_mesh_was_started_here(home: Path) -> None:

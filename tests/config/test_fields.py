@@ -105,3 +105,9 @@ def test_a_name_is_kept_unchanged(name: Any) -> None:
 def test_a_section_refuses_unknown_keys() -> None:
     with pytest.raises(ValueError, match="Extra inputs"):
         fields.Section.model_validate({"key": 1})
+
+
+@pytest.mark.parametrize("uri", ["~no-such-user/m.onnx", "file://~no-such-user/m.onnx"])
+def test_the_home_of_nobody_is_no_path(uri: str) -> None:
+    with pytest.raises(errors.ConfigInvalid, match="there is no such user"):
+        config.parse_model({"name": "m", "uri": uri})

@@ -69,3 +69,18 @@ def test_files_that_are_no_archives_are_refused(tmp_path: Path) -> None:
     for name in ("cut.npz", "array.npz"):
         with pytest.raises(ValueError, match=rf"{name} can't be read as \.npz: it is no archive"):
             samples.read_sample(name, tmp_path)
+
+
+def test_a_request_gives_a_sample_by_its_values(tmp_path: Path) -> None:
+    file = tmp_path / "sample.json"
+    file.write_text(json.dumps(VALUES))
+    entry = {"name": "m", "uri": "s3://b/m", "sample": str(file)}
+    assert config.parse_model(entry).sample == VALUES
+    with pytest.raises(errors.ConfigInvalid, match="sample: expected values"):
+        config.parse_model(entry, may_read=False)
+    assert config.parse_model({**entry, "sample": VALUES}, may_read=False).sample == VALUES
+
+
+def test_the_home_of_nobody_has_no_sample() -> None:
+    with pytest.raises(ValueError, match="no-such-user"):
+        samples.read_sample("~no-such-user/sample.json", None)

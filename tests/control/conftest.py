@@ -15,10 +15,12 @@ from meshserve import errors
 from meshserve.control import control_plane
 from meshserve.core.mesh import mesh
 from meshserve.core.values import catalog, llm_spec, model
+from meshserve.protocol import paths
 from meshserve.testing import fake_cluster, fake_store, manual_clock
 from tests import support
 
 ENDPOINT = model.Endpoint("n1", "127.0.0.1", 7000, "/run/controller.sock")
+OWNER_KEY = "the-owner"
 CONFIG = {
     "pools": {"default": {"workers": 2}, "gpu": {"workers": 1}},
     "models": [
@@ -55,6 +57,7 @@ class Stage:
                 self.clock,
                 self._check_uri,
                 self._identify,
+                OWNER_KEY,
             ),
             restarts,
         )
@@ -96,9 +99,12 @@ class Stage:
     async def until(self, is_true: Callable[..., Any], what: str = "it") -> None:
         await support.wait_until_async(is_true, what=what)
 
-    def client(self) -> httpx.AsyncClient:
+    def client(self, owner_key: str = OWNER_KEY) -> httpx.AsyncClient:
+        """Return a client of the mesh's owner, or of whoever has another key."""
         return httpx.AsyncClient(
-            transport=httpx.ASGITransport(self.plane.app), base_url="http://mesh"
+            transport=httpx.ASGITransport(self.plane.app),
+            base_url="http://mesh",
+            headers={paths.OWNER_HEADER: owner_key},
         )
 
     def names(self) -> list[str]:

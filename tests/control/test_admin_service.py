@@ -19,7 +19,7 @@ async def test_a_registration_is_known_to_workers_and_gateways(
     admin: admin_service.AdminService, stage: conftest.Stage
 ) -> None:
     await admin.register(
-        admin.spec({"name": "new", "uri": "/new", "pool": "gpu"}), is_replacing=False
+        admin.spec({"name": "new", "uri": "s3://new/one", "pool": "gpu"}), is_replacing=False
     )
     assert stage.knowing("new") == ["gpu-0"]
     assert stage.cluster.gateways["n1"].routes["new"] == "gpu"

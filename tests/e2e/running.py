@@ -65,9 +65,9 @@ class Mesh:
         path = self.home / "up.out" if name == "up" else self.home / "logs" / f"{name}.log"
         return path.read_text() if path.exists() else ""
 
-    def cli(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    def cli(self, *words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command with the mesh's state directory."""
-        variables = {**os.environ, "MESHSERVE_HOME": str(self.home)}
+        variables = {**os.environ, "MESHSERVE_HOME": str(self.home), **environment}
         return subprocess.run(
             [PROGRAM, *words],
             env=variables,
@@ -104,7 +104,9 @@ def mesh(
     home = home or Path(tempfile.mkdtemp(prefix="ms-e2e-", dir="/tmp"))
     home.mkdir(exist_ok=True)
     listen = f"127.0.0.1:{support.free_port()}"
-    document = {**document, "gateway": {**document.get("gateway", {}), "listen": listen}}
+    # Tests register files over HTTP as their owner does by the command line.
+    gateway = {"file_roots": ["/"], **document.get("gateway", {}), "listen": listen}
+    document = {**document, "gateway": gateway}
     (home / "config.yaml").write_text(yaml.safe_dump(document))
     tag = uuid.uuid4().hex
     variables = {**os.environ, **environment, "MESHSERVE_HOME": str(home), TAG: tag}

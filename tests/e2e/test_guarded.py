@@ -31,12 +31,14 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Mesh]:
     folder = tmp_path_factory.mktemp("guarded")
     zoo.write_onnx(folder / "linear.onnx", 1)
     sleeper = zoo.write_python(folder / "sleeper", behaviours.SLEEPER)
+    (folder / "shared").mkdir()
     document = {
         "gateway": {
+            "file_roots": [str(folder / "shared")],
             "keys": [
                 {"client": "user", "key": "of-a-user"},
                 {"client": "boss", "key_env": "ADMIN_KEY", "admin": True},
-            ]
+            ],
         },
         "pools": {"default": {"workers": 1, "memory": "1GiB"}},
         "models": [
@@ -158,6 +160,44 @@ def test_keys_are_in_no_file_or_log(guarded: running.Mesh) -> None:
     logs = "".join(path.read_text() for path in (guarded.home / "logs").iterdir())
     assert "of-a-user" not in texts + logs + guarded.log()
     assert "of-an-admin" not in texts + logs + guarded.log()
+
+
+def test_a_file_out_of_the_roots_is_the_owners_to_register(
+    guarded: running.Mesh, tmp_path: Path
+) -> None:
+    zoo.write_onnx(tmp_path / "private.onnx", 3)
+    refused = guarded.http.put(
+        "/mesh/v1/models/private", json={"uri": str(tmp_path / "private.onnx")}, headers=ADMIN
+    )
+    assert refused.status_code == 403, refused.text
+    words = ("models", "add", "private", tmp_path / "private.onnx")
+    environment = {"MESHSERVE_API_KEY": "of-an-admin"}
+    added = guarded.cli(*words, **environment)
+    assert added.returncode == 0, added.stderr
+    # An admin's key alone, as on another machine.
+    elsewhere = guarded.cli(
+        *("models", "add", "other", tmp_path / "private.onnx", "--endpoint", guarded.listen),
+        **{**environment, "MESHSERVE_HOME": str(tmp_path)},
+    )
+    assert elsewhere.returncode == 1
+    assert "gateway.file_roots" in elsewhere.stderr
+    no_admin = guarded.cli(*words, MESHSERVE_API_KEY="of-a-user")
+    assert NOT_ADMIN in no_admin.stderr
+
+
+def test_a_registered_file_that_becomes_a_link_out_of_its_root_is_not_read(
+    guarded: running.Mesh, tmp_path: Path
+) -> None:
+    shared = Path(guarded.document["gateway"]["file_roots"][0])
+    zoo.write_onnx(shared / "moving.onnx", 1)
+    zoo.write_onnx(tmp_path / "secret.onnx", 2)
+    model = "/mesh/v1/models/moving"
+    body = {"uri": str(shared / "moving.onnx")}
+    guarded.http.put(model, json=body, headers=ADMIN).raise_for_status()
+    (shared / "moving.onnx").unlink()
+    (shared / "moving.onnx").symlink_to(tmp_path / "secret.onnx")
+    loaded = guarded.http.post(f"{model}/load", headers=ADMIN)
+    assert (loaded.status_code, "leads out of" in loaded.text) == (424, True), loaded.text
 
 
 def test_a_drain_answers_accepted_requests_and_refuses_new_ones(

@@ -208,7 +208,12 @@ class SimulatedStorage:
         self.held: Counter[str] = Counter()
 
     async def fetch(
-        self, uri: str, checksum: str, *, verifies: bool = False
+        self,
+        uri: str,
+        checksum: str,
+        *,
+        verifies: bool = False,
+        file_root: str = "",  # noqa: ARG002
     ) -> model_runtime.Artifact:
         late_s = 0.0 if verifies else self._chance.choice((0.0, 0.001, 0.05))
         await asyncio.sleep(late_s + self._repository.slow_s)

@@ -85,7 +85,7 @@ class Story:
         await self.world.change(
             name,
             {version: content.number},
-            lambda plane: plane.admin.register(spec, is_replacing=True),
+            lambda plane: plane.admin.register(spec, is_replacing=True, is_owner=True),
         )
 
     async def _remove(self, name: str, version: str) -> None:

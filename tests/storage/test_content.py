@@ -106,6 +106,33 @@ def test_a_file_that_becomes_a_link_while_it_is_copied_is_refused(
         content.copy(file.parent, tmp_path / "copy")
 
 
+def test_what_leaves_the_file_root_while_it_is_read_is_refused(
+    tmp_path: Path, make_file: Callable[..., Path]
+) -> None:
+    # The path was checked before: here its file, and its folder, have become links since.
+    secret = make_file("secret/model.onnx")
+    root = make_file("allowed/file.onnx").parent
+    (root / "folder").symlink_to(secret.parent)
+    (root / "link.onnx").symlink_to(secret)
+    for path in (root / "folder", root / "link.onnx", root / "folder" / "model.onnx"):
+        with pytest.raises(errors.LoadFailed, match="out of the model's folder"):
+            content.digest(path, str(root))
+        target = tmp_path / f"copy-{path.name}-{path.parent.name}"
+        target.mkdir()
+        with pytest.raises(errors.LoadFailed, match="out of the model's folder"):
+            content.copy(path, target / "model.onnx" if path.is_file() else target, str(root))
+    assert content.digest(root / "file.onnx", str(root)) == content.digest(root / "file.onnx")
+
+
+def test_a_folder_is_inside_itself_and_no_neighbour_is(make_file: Callable[..., Path]) -> None:
+    file = make_file("root/a/model.onnx")
+    root = file.parent.parent
+    assert all(content.is_inside(str(path), f"{root}/") for path in (root, file.parent, file))
+    assert content.is_inside(str(file), "/")
+    assert not content.is_inside(f"{root}-beside/model.onnx", str(root))
+    assert not content.is_inside(f"{root}/../model.onnx", str(root))
+
+
 def test_links_may_leave_where_the_caller_says_so(make_file: Callable[..., Path]) -> None:
     folder = make_file("m/model.onnx").parent
     (folder / "data.bin").symlink_to("/etc/passwd")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,14 @@ import pytest
 from meshserve import errors
 from meshserve.storage import (
     artifact_cache,
+    artifact_store,
     cache_entries,
     content,
     local_source,
     model_uri,
     source_index,
 )
-from tests.storage.conftest import MIB, sha
+from tests.storage.conftest import MIB, bytes_of, sha
 from tests.storage.test_archives import zipped
 
 
@@ -172,3 +174,38 @@ def test_half_of_a_file_is_never_brought(
         for uri in (source, model_uri.parse(str(path))):
             with pytest.raises(local_source.NotSettled, match="is being written"):
                 local_source.bring(uri, disk, settle_ns=0)
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.zip", "folder"])
+def test_a_path_that_became_a_link_out_of_its_root_is_not_read(
+    disk: artifact_cache.ArtifactCache, make_file: Callable[..., Path], name: str
+) -> None:
+    root = make_file("root/first.onnx").parent
+    outside = make_file("outside/m.onnx")
+    make_file("outside/m.zip", zipped({"m.onnx": b"secret"}))
+    (root / name).symlink_to(outside.parent if name == "folder" else outside.with_name(name))
+    source = model_uri.parse(str(root / name))
+    inside = dataclasses.replace(source, file_root=str(root.parent))
+    assert local_source.bring(inside, disk, 0)
+    leaving = dataclasses.replace(source, file_root=str(root))
+    with pytest.raises(errors.LoadFailed, match=r"leads out of|out of the model's folder"):
+        local_source.bring(dataclasses.replace(leaving, uri="/another"), disk, 0)
+    with pytest.raises(errors.LoadFailed, match="leads out of"):
+        local_source.check_inside(leaving)
+    local_source.check_inside(source)
+
+
+async def test_a_cached_file_is_not_given_once_its_path_leaves_the_root(
+    artifacts: artifact_store.ArtifactStore, make_file: Callable[..., Path]
+) -> None:
+    file, secret = make_file("root/a.onnx"), make_file("secret.onnx", b"other")
+    root = str(file.parent)
+    fetched = await artifacts.fetch(str(file), "", file_root=root)
+    assert bytes_of(fetched) == b"model"
+    file.unlink()
+    file.symlink_to(secret)
+    # Others may read the file, and it is in the cache then.
+    assert bytes_of(await artifacts.fetch(str(file), "")) == b"other"
+    for verifies in (False, True):
+        with pytest.raises(errors.LoadFailed, match="leads out of"):
+            await artifacts.fetch(str(file), "", verifies=verifies, file_root=root)

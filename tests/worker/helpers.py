@@ -54,7 +54,14 @@ class FakeStorage:
         (folder / "model.py").write_text(textwrap.dedent(source))
         return str(folder)
 
-    async def fetch(self, uri: str, _checksum: str, *, verifies: bool = False) -> Any:  # noqa: ARG002
+    async def fetch(
+        self,
+        uri: str,
+        _checksum: str,
+        *,
+        verifies: bool = False,  # noqa: ARG002
+        file_root: str = "",  # noqa: ARG002
+    ) -> Any:
         self.fetches[uri] += 1
         await self.gate.wait()
         if self.failure is not None:

@@ -61,7 +61,11 @@ class MeshApi:
         }
 
     async def _apply(self, request: Request) -> object:
+        self._service.files.check_may_apply(is_owner=self._is_owner(request))
         return {"changes": await self._service.apply(await rest_routes.read_body(request))}
+
+    def _is_owner(self, request: Request) -> bool:
+        return self._service.files.is_owner(request.headers.get(paths.OWNER_HEADER, ""))
 
     async def _drain(self, _: Request) -> object:
         self._service.drain()
@@ -85,7 +89,9 @@ class MeshApi:
             )
         entry = {**body, "name": name, **({"version": version} if version else {})}
         spec = self._service.spec(entry)
-        unchecked = await self._service.register(spec, is_replacing=True)
+        unchecked = await self._service.register(
+            spec, is_replacing=True, is_owner=self._is_owner(request)
+        )
         if "aliases" in entry:
             await self._replace_aliases(spec.id, entry["aliases"])
         shown = await self._service.describe(*spec.id)

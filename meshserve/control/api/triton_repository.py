@@ -9,6 +9,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -108,7 +109,10 @@ class TritonRepository:
         labels = triton_load_config.take_labels(declared, files)
         folders = await asyncio.to_thread(uploads.keep, self._files_dir, files)
         specs = [
-            self._service.spec({"name": name, "version": version, "uri": str(folder)})
+            dataclasses.replace(
+                self._service.spec({"name": name, "version": version, "uri": str(folder)}),
+                file_root=str(folder),
+            )
             for version, folder in folders.items()
         ]
         return triton_load_config.redeclare_all(specs, declared, labels)

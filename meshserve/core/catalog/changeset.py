@@ -293,3 +293,5 @@ def _gateway(before: desired.GatewaySettings, after: desired.GatewaySettings) ->
         yield "gateway's API keys changed"
     if before.cors_origins != after.cors_origins:
         yield "gateway's CORS origins changed"
+    if before.file_roots != after.file_roots:
+        yield f"clients may register files below {', '.join(after.file_roots) or 'no folder'}"

@@ -263,11 +263,14 @@ class Runtime(abc.ABC):
 class Storage(Protocol):
     """Brings artifacts to this node. Used from one event loop."""
 
-    async def fetch(self, uri: str, checksum: str, *, verifies: bool = False) -> Artifact:
+    async def fetch(
+        self, uri: str, checksum: str, *, verifies: bool = False, file_root: str = ""
+    ) -> Artifact:
         """Return the artifact at `uri` as it is now, from the node's cache if its content is there.
 
         `checksum` is empty, or the `sha256:<hex>` that the bytes at `uri` must have. With
         `verifies` the files are compared with what is known of them, as far as that is cheap.
+        Local files must lie in the folder `file_root`, unless that is empty.
         Raises LoadFailed with the reason for a user.
         """
         ...

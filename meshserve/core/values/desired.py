@@ -61,12 +61,16 @@ class PoolSettings:
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """The settings of all gateways."""
+    """The settings of all gateways.
+
+    `file_roots` are the folders whose files clients may register as models.
+    """
 
     listen: str = "127.0.0.1:8080"
     request_bytes_max: int = 64 << 20
     keys: tuple[snapshots.ApiKey, ...] = ()
     cors_origins: tuple[str, ...] = ()
+    file_roots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,6 +160,7 @@ class ModelSpec:
     as long as its pool says. `replaced` is
     empty, or what the model's owner declares for all its versions, while a load request overrides
     that. `sample` is empty, or JSON of a request that the model takes: nested values by input.
+    `file_root` is empty, or the folder in which a local `uri` must really lie whenever it is read.
     """
 
     id: ModelId
@@ -182,6 +183,7 @@ class ModelSpec:
     predict_timeout_s: float | None = None
     origin: Origin = FROM_API
     replaced: tuple[ModelSpec, ...] = ()
+    file_root: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ class CopyEffects:
         spec = declared.spec
         self._fetched_specs[id_] = spec
         try:
-            artifact = await self._storage.fetch(spec.uri, spec.checksum)
+            artifact = await self._storage.fetch(spec.uri, spec.checksum, file_root=spec.file_root)
             settings = self._settings
             recipe = loader.make_recipe(
                 spec, artifact, settings.device, settings.isolate, settings.predict_timeout_s
@@ -234,7 +234,9 @@ class CopyEffects:
         The cache may have dropped the artifact since, and its source may have changed.
         """
         spec = recipe.spec
-        artifact = await self._storage.fetch(spec.uri, spec.checksum, verifies=True)
+        artifact = await self._storage.fetch(
+            spec.uri, spec.checksum, verifies=True, file_root=spec.file_root
+        )
         if artifact.digest != recipe.stored.digest:
             raise loader.ArtifactChanged(
                 "the artifact has changed since it was first read; it is read anew",

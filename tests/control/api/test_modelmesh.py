@@ -8,14 +8,22 @@ from meshserve import errors
 from meshserve.control.api import modelmesh
 from meshserve.core.values import desired, model
 from meshserve.protocol.pb import modelmesh_pb2 as pb
+from tests.control import conftest
 
 Status, VStatus = pb.ModelStatusInfo, pb.VModelStatusInfo
 ABOUT = pb.ModelInfo(type="onnx", path="/models/m")
 
 
 @pytest.fixture
-def api(stage: Any) -> Any:
-    return modelmesh.ModelMesh(stage.plane.admin)
+async def api(fresh: Any) -> Any:
+    await fresh.start({**conftest.CONFIG, "gateway": {"file_roots": ["/models", "/other"]}})
+    return modelmesh.ModelMesh(fresh.plane.admin)
+
+
+@pytest.fixture
+def stage(fresh: Any) -> Any:
+    """The stage whose configuration lets clients register files."""
+    return fresh
 
 
 async def register(api: Any, name: Any = "m", **fields: Any) -> Any:
