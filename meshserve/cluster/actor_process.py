@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+import stat
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -67,7 +69,14 @@ def kill_this_actor() -> None:
 def make_run_dir(run_dir: str) -> None:
     """Create the folder for this node's Unix sockets, readable by this user alone.
 
-    This process is watched from then on (`process_watch`).
+    This process is watched from then on (`process_watch`). Raises Unavailable if the folder exists
+    and others have rights to it.
     """
-    Path(run_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = Path(run_dir)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Whoever knows its name may have made it first, on another node than that of `up`.
+    state = path.lstat()
+    is_ours = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid()
+    if not is_ours or stat.S_IMODE(state.st_mode) & 0o077:
+        raise errors.Unavailable(f"{run_dir} is not a folder of this user alone")
     process_watch.register(run_dir)

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,7 +18,7 @@ from ray._private.authentication import authentication_token_setup
 
 from meshserve import errors
 from meshserve.client import channels
-from meshserve.cluster import named_actors
+from meshserve.cluster import named_actors, ray_privacy
 
 AUTO = "auto"
 HEALTH_S = 5.0
@@ -66,8 +67,12 @@ class SafePathJob(job_config.JobConfig):
 
 
 def begin(temp_dir: str) -> None:
-    """Start a Ray cluster on this machine that ends with this process. Raises Unavailable."""
-    with _keeping_signals_and_logs(), _telling_failures():
+    """Start a Ray cluster on this machine that ends with this process. Raises Unavailable.
+
+    It listens on 127.0.0.1 alone, and asks for a token that is beside `temp_dir`.
+    """
+    token = ray_privacy.private_start(Path(f"{temp_dir}.token"))
+    with _keeping_signals_and_logs(), _telling_failures(), token:
         ray.init(
             job_config=SafePathJob(),
             namespace=named_actors.NAMESPACE,

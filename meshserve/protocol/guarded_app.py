@@ -16,11 +16,11 @@ class GuardedApp:
 
     async def __call__(self, scope: types.Scope, receive: types.Receive, send: types.Send) -> None:
         """Answer one request (ASGI)."""
-        if not mesh_secret.matches(self._secret, scope["headers"]):
+        headers = mesh_secret.take(self._secret, scope["headers"])
+        if headers is None:
             await _refuse(send)
-            return
-        headers = mesh_secret.without(scope["headers"])
-        await self._app({**scope, "headers": headers}, receive, send)
+        else:
+            await self._app({**scope, "headers": headers}, receive, send)
 
 
 async def _refuse(send: types.Send) -> None:

@@ -24,9 +24,10 @@ class GuardedConnection(http_protocol.HttpConnection):
     def on_headers_complete(self) -> None:
         """End the head (httptools). Raises RequestRefused, before the body, without the secret."""
         super().on_headers_complete()
-        if not mesh_secret.matches(self._secret, self._headers):
+        headers = mesh_secret.take(self._secret, self._headers)
+        if headers is None:
             raise http_protocol.RequestRefused(REFUSED)
-        self._headers = mesh_secret.without(self._headers)
+        self._headers = headers
 
 
 def maker(secret: str) -> http_protocol.ConnectionMaker:

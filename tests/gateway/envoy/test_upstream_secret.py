@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 import pytest_asyncio
 
 from meshserve import tasks
-from meshserve.core.values import snapshots
+from meshserve.core.values import model, snapshots
 from meshserve.gateway.envoy import clusters, gateway_paths, upstream_secret
+from meshserve.protocol import asgi_server, guarded_app, sockets
 from tests import support
-from tests.gateway import conftest, engines
+from tests.gateway import conftest, echo, engines
 from tests.gateway.conftest import first_field
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
@@ -69,6 +71,23 @@ async def test_held_requests_and_those_to_llms_bring_the_secret(run_dir: str) ->
         await support.wait_until_async(lambda: hold.waiting, 60, "the controller was asked")
         hold.turn_away()
         assert (await asked).json()["error"]["message"] == "full"
+
+
+async def test_a_worker_of_another_node_is_asked_with_the_secret_over_tcp(run_dir: str) -> None:
+    app = guarded_app.guard(echo.Echo("far-0"), SECRET)
+    served = await asgi_server.serve(app, [sockets.tcp_socket("127.0.0.1")])
+    # A path that is of the other node.
+    endpoint = model.Endpoint("n2", "127.0.0.1", served.port, f"{run_dir}/default-0.sock")
+    far = (snapshots.RingMember("far-0", endpoint),)
+    async with conftest.running(run_dir, SECRET, pools={"default": far}, routes={}) as mesh:
+        assert (await mesh.call(first_field(b"a")))["by"] == "far-0"
+        assert (await mesh.http.get("/v2/models/a/infer")).json()["by"] == "far-0"
+        page = (await mesh.http.get("/metrics")).text
+        assert "meshserve_scrape_failures_total{" not in page
+        async with httpx.AsyncClient() as stranger:
+            answer = await stranger.get(f"http://127.0.0.1:{served.port}/v2/models/a/infer")
+        assert answer.status_code == 401
+    await served.stop()
 
 
 async def test_only_servers_of_the_mesh_get_the_secret() -> None:
