@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +70,10 @@ TAKING = """
 """
 
 
+def has_taken(host: model_host.ModelHost, times: int) -> bool:
+    return [hog.times for hog in host.trials.ailing.hogs()] == [times]
+
+
 @pytest.mark.timeout(200)
 async def test_a_model_that_takes_too_much_again_and_again_is_named_then_tried_then_refused(
     hosting: Hosting, storage: helpers.FakeStorage, tmp_path: Path
@@ -80,13 +85,12 @@ async def test_a_model_that_takes_too_much_again_and_again_is_named_then_tried_t
     helpers.apply(host, *helpers.declared(spec))
     ticking = tasks.spawn(host.run(), "tick")
     await answer(host, "hog")
-    for times in (1, 2):
-        asked = tasks.spawn(answer(host, "hog", 60.0 + times), "asked", is_awaited=True)
-        await support.wait_until_async(
-            lambda: [hog.times for hog in host.trials.ailing.hogs()] == [times]
-        )
-        (tmp_path / f"end{60 + times}").touch()
-        np.testing.assert_array_equal(await asked, [[3 * (60.0 + times)] * 2])
+    for value in (61, 62):
+        asked = tasks.spawn(answer(host, "hog", value), "asked", is_awaited=True)
+        is_told = functools.partial(has_taken, host, value - 60)
+        await support.wait_until_async(is_told)
+        (tmp_path / f"end{value}").touch()
+        np.testing.assert_array_equal(await asked, [[3.0 * value] * 2])
         await support.wait_until_async(lambda: host.trials.ailing.excess_s == 0.0)
     (hog,) = host.trials.ailing.hogs()
     assert (hog.ids, hog.is_suspect) == ((model.ModelId("hog"),), True)
