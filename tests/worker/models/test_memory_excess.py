@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +9,17 @@ import numpy as np
 import pytest
 
 from meshserve import errors, tasks
+from meshserve.core.memory import copy_lifecycle
 from meshserve.core.values import model
 from meshserve.worker.models import memory_excess, model_host, process_memory
 from tests import support
 from tests.worker import helpers
 from tests.worker.models.test_isolated_copies import answer, process_of
 
+IN_MEMORY = set(copy_lifecycle.CopyPhase) - {
+    copy_lifecycle.CopyPhase.ABSENT,
+    copy_lifecycle.CopyPhase.FAILED,
+}
 Hosting = Callable[..., model_host.ModelHost]
 
 MIB = 1 << 20
@@ -78,15 +84,18 @@ def has_taken(host: model_host.ModelHost, times: int) -> bool:
 async def test_a_model_that_takes_too_much_again_and_again_is_named_then_tried_then_refused(
     hosting: Hosting, storage: helpers.FakeStorage, tmp_path: Path
 ) -> None:
-    budget_bytes = process_memory.private_bytes() + 64 * MIB
+    budget_bytes = process_memory.private_bytes() + 256 * MIB
     host = hosting(memory=model.Footprint(budget_bytes))
-    options = {"bytes": budget_bytes + 128 * MIB, "end": str(tmp_path / "end")}
+    options = {"bytes": budget_bytes // 2 + 320 * MIB, "end": str(tmp_path / "end")}
     spec = helpers.spec("hog", storage.put("hog", TAKING), options=options)
     helpers.apply(host, *helpers.declared(spec))
     ticking = tasks.spawn(host.run(), "tick")
     await answer(host, "hog")
     for value in (61, 62):
         asked = tasks.spawn(answer(host, "hog", value), "asked", is_awaited=True)
+        # A budget that this process itself used up would show here.
+        await asyncio.wait((asked,), timeout=1.0)
+        assert not asked.done(), asked.exception()
         is_told = functools.partial(has_taken, host, value - 60)
         await support.wait_until_async(is_told)
         (tmp_path / f"end{value}").touch()
@@ -100,4 +109,10 @@ async def test_a_model_that_takes_too_much_again_and_again_is_named_then_tried_t
         await answer(host, "hog", 63.0)
     with pytest.raises(errors.Quarantined):
         await answer(host, "hog")
+    # The process that was killed is freed in a thread.
+    await support.wait_until_async(
+        lambda: (
+            {copy.state.value for copy in host.residency.copies.values()} <= {"absent", "failed"}
+        )
+    )
     ticking.cancel()
