@@ -26,11 +26,13 @@ class Sources(NamedTuple):
 
     `check` raises InvalidRequest if nothing is at a URI, and returns why it can't be checked now,
     or "". `identify` tells the weights of LLMs apart. `files` says which local files may be named.
+    `look` declares the present local files of a model, or with None of all.
     """
 
     check: CheckUri
     identify: weight_pins.IdentifyWeights
     files: file_access.FileAccess
+    look: Callable[[str | None], Awaitable[None]]
 
 
 class AdminService:
@@ -148,6 +150,7 @@ class AdminService:
         wanted = await weight_pins.pin(wanted, self.view().config, self._sources.identify)
         words = await self.controller.submit(events.ConfigApplied(wanted))
         self._repositories.follow(wanted)
+        await self._sources.look(None)
         await self._wait_until_taken()
         return words
 
@@ -183,7 +186,9 @@ class AdminService:
         a known definition is not checked again.
         """
         spec, unchecked = await self._check_source(spec, is_always=is_replacing, is_owner=is_owner)
-        await self._submit(events.ModelsRegistered((spec,), is_replacing))
+        await self.controller.submit(events.ModelsRegistered((spec,), is_replacing))
+        await self._sources.look(spec.id.name)
+        await self._wait_until_taken()
         return unchecked
 
     async def _check_source(
@@ -214,7 +219,10 @@ class AdminService:
         if request.spec is not None:
             spec, _ = await self._check_source(request.spec)
             request = dataclasses.replace(request, spec=spec)
-        await self._submit(request)
+        await self.controller.submit(request)
+        if request.spec is not None:
+            await self._sources.look(request.spec.id.name)
+        await self._wait_until_taken()
 
     async def wait_until_moved(self, alias: str, target: str) -> None:
         """Return once the alias means the target, the target failed, or the alias was set anew."""
@@ -256,6 +264,7 @@ class AdminService:
         specs = self.specs(own)
         if not specs or specs[0].origin.kind is model.OriginKind.REPOSITORY:
             await self._repositories.look_at(own)
+        await self._sources.look(own)
         if any(spec.replaced for spec in self.specs(own)):
             await self.override(own, ())
         return await self.load(name, version)

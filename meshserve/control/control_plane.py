@@ -14,6 +14,7 @@ from meshserve.control import (
     file_access,
     mesh_json,
     repository_sync,
+    source_sync,
     weight_pins,
 )
 from meshserve.control.api import hold_endpoint, management_app
@@ -61,6 +62,7 @@ class ControlPlaneParts:
     check_uri: admin_service.CheckUri = accept_uri
     identify_weights: weight_pins.IdentifyWeights = identify_nothing
     owner_key: str = field(default="", repr=False)
+    stamp_sources: source_sync.StampSources = source_sync.stamp_nothing
 
 
 class ControlPlane:
@@ -83,11 +85,14 @@ class ControlPlane:
         files = file_access.FileAccess(
             parts.owner_key, lambda: self.controller.view().config.gateway.file_roots
         )
+        self._sources = source_sync.SourceSync(self.controller, parts.stamp_sources, parts.time)
         self.admin = admin_service.AdminService(
             self.controller,
             parts.cluster,
             self._repositories,
-            admin_service.Sources(parts.check_uri, parts.identify_weights, files),
+            admin_service.Sources(
+                parts.check_uri, parts.identify_weights, files, self._sources.look
+            ),
         )
         self.app = management_app.ManagementApp(
             self.admin, held, str(Path(parts.state_dir) / UPLOADS)
@@ -111,6 +116,9 @@ class ControlPlane:
             wanted = await weight_pins.pin(wanted, last, self._parts.identify_weights)
         words = await self.controller.start(endpoint, last, wanted, contents)
         self._repositories.follow(self.controller.view().config)
+        if wanted is not None:
+            await self._sources.look()
+        self._sources.follow()
         return words
 
     def status(self) -> mesh_json.Json:
@@ -120,10 +128,12 @@ class ControlPlane:
     async def drain(self) -> None:
         """Return when all processes have answered their accepted requests and ended."""
         self._repositories.close()
+        self._sources.close()
         self.controller.post(events.DrainRequested())
         await self.controller.wait_until_drained()
 
     async def close(self) -> None:
         """Stop the control plane; workers, gateways and replicas go on."""
         self._repositories.close()
+        self._sources.close()
         await self.controller.close()

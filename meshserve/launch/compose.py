@@ -17,7 +17,14 @@ from meshserve.core.values import desired, llm_spec, model
 from meshserve.gateway import gateway
 from meshserve.llm import engine_lookup, llm_server
 from meshserve.registry import sql_registry
-from meshserve.storage import artifact_store, hub, llm_weights, repository_watch, source_check
+from meshserve.storage import (
+    artifact_store,
+    hub,
+    llm_weights,
+    repository_watch,
+    source_check,
+    source_stamps,
+)
 from meshserve.worker import worker
 
 LOG_NAME_MAX = 60
@@ -170,5 +177,6 @@ def build_control_plane(
         check_uri=source_check.check_exists,
         identify_weights=llm_weights.identify,
         owner_key=plan.owner_key,
+        stamp_sources=source_stamps.find_changed,
     )
     return controller_process.HostedControlPlane(plan, parts, database.close)

@@ -64,9 +64,12 @@ ADDED_LATER = frozenset({quarantines.name})
 """Tables that a registry of this schema may lack: they are created when it is opened."""
 
 
-def spec_text(spec: model.ModelSpec) -> str:
-    """Return a spec as JSON, without its id."""
-    return orjson.dumps(_spec_fields(spec), option=orjson.OPT_SORT_KEYS).decode()
+def spec_text(spec: model.ModelSpec, stamped_uri: str = "") -> str:
+    """Return a spec as JSON, without its id; beside it the URI with a stamp of its files."""
+    fields = _spec_fields(spec)
+    if stamped_uri:
+        fields["stamped_uri"] = stamped_uri
+    return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _spec_fields(spec: model.ModelSpec) -> dict[str, Any]:
@@ -83,6 +86,11 @@ def _spec_fields(spec: model.ModelSpec) -> dict[str, Any]:
 def parse_spec(name: str, version: str, text: str) -> model.ModelSpec:
     """Return the spec in a row."""
     return _spec(name, version, orjson.loads(text))
+
+
+def parse_stamped_uri(text: str) -> str:
+    """Return the URI with a stamp of the files in a row, or ""."""
+    return str(orjson.loads(text).get("stamped_uri", ""))
 
 
 def _spec(name: str, version: str, row: dict[str, Any]) -> model.ModelSpec:

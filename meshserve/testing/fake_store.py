@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import AsyncIterator, Sequence
 
@@ -28,7 +29,7 @@ class FakeStore:
     def load(self) -> registry_contents.RegistryContents:
         """Return everything that was saved."""
         measured = (
-            catalog.ModelDeclared(declared.spec, self.learned.get(id_))
+            dataclasses.replace(declared, measured=self.learned.get(id_))
             for id_, declared in self.models.items()
         )
         return registry_contents.RegistryContents(

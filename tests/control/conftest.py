@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from meshserve import errors
-from meshserve.control import control_plane
+from meshserve.control import control_plane, source_sync
 from meshserve.core.mesh import mesh
 from meshserve.core.values import catalog, llm_spec, model
 from meshserve.protocol import paths
@@ -42,6 +42,7 @@ class Stage:
     missing: set[str] = field(default_factory=set)
     unreachable: set[str] = field(default_factory=set)
     weights: dict[str, llm_spec.Weights] = field(default_factory=dict)
+    stamp_sources: source_sync.StampSources = source_sync.stamp_nothing
     plane: control_plane.ControlPlane = field(init=False)
 
     async def start(
@@ -58,6 +59,7 @@ class Stage:
                 self._check_uri,
                 self._identify,
                 OWNER_KEY,
+                self.stamp_sources,
             ),
             restarts,
         )

@@ -64,12 +64,14 @@ def test_changes_are_loaded_when_it_is_opened_again(
     sql_registry.save(
         [
             desired.Desired(document='{"a": 1}'),
-            catalog.ModelDeclared(RICH),
+            catalog.ModelDeclared(RICH, stamped_uri="file:///rich#stamp"),
             catalog.ModelDeclared(world.spec("m")),
             ALIAS,
         ]
     )
     contents = reopened(url)
+    assert models(contents)[RICH.id].stamped_uri == "file:///rich#stamp"
+    assert models(contents)[model.ModelId("m")].stamped_uri == ""
     assert models(contents)[RICH.id].spec == RICH
     assert models(contents)[model.ModelId("m")].spec == world.spec("m")
     assert ALIAS in contents.changes

@@ -145,6 +145,8 @@ def _draft(  # noqa: C901, PLR0912 - one case for each request
         case events.RepositoryScanned():
             if request.origin in {place.origin for place in index.desired.repositories}:
                 return repository_changes.draft_scan(index, draft, request.origin, request.specs)
+        case events.SourcesStamped():
+            draft.stamp(request.stamps)
         case events.ModelsRegistered():
             for spec in request.specs:
                 _register(draft, spec, is_replacing=request.is_replacing)

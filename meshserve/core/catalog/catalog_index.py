@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
@@ -152,7 +153,7 @@ class CatalogIndex:
             return change
         declared = self.models.declared(change.spec.id)
         measured = declared.measurement_for(change.spec) if declared else None
-        return catalog.ModelDeclared(change.spec, measured or change.measured)
+        return dataclasses.replace(change, measured=measured or change.measured)
 
     def learn(
         self, measurements: Iterable[reports.LearnedMeasurement]
@@ -168,7 +169,7 @@ class CatalogIndex:
             declared = self.models.declared(measurement.id)
             if declared and not measurement.measured.is_known(declared.measured, MEASURING_NOISE):
                 learned.append(measurement)
-                changed = catalog.ModelDeclared(declared.spec, measurement.measured)
+                changed = dataclasses.replace(declared, measured=measurement.measured)
                 pool_changes += self.apply(changed)
         return tuple(learned), _by_pool(pool_changes)
 

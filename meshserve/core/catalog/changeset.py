@@ -7,7 +7,7 @@ another origin, and only from repositories.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from meshserve import errors
 from meshserve.core.values import (
@@ -48,6 +48,7 @@ class Changeset:
         self._specs: dict[model.ModelId, model.ModelSpec | None] = {}
         self._versions: dict[str, set[str]] = {}
         self._meanings: dict[str, desired.DesiredAlias | None] = {}
+        self._stamps: dict[model.ModelId, str] = {}
 
     def spec(self, id_: model.ModelId) -> model.ModelSpec | None:
         """Return the spec that the version will have, None if it will not exist."""
@@ -103,6 +104,14 @@ class Changeset:
     def put(self, spec: model.ModelSpec) -> None:
         """Declare a version in place of any other definition."""
         self._touch(spec.id, spec)
+
+    def stamp(self, stamps: Mapping[model.ModelId, tuple[str, str]]) -> None:
+        """Mean the files of the URIs with stamps, if the models still have these plain URIs."""
+        for id_, (uri, stamped_uri) in stamps.items():
+            spec = self.spec(id_)
+            if spec is not None and spec.uri == uri:
+                self.put(spec)
+                self._stamps[id_] = stamped_uri
 
     def withdraw(self, ids: Iterable[model.ModelId]) -> None:
         """Withdraw versions."""
@@ -165,9 +174,12 @@ class Changeset:
             declared = self._models.declared(id_)
             if spec is None and declared is not None:
                 yield catalog.ModelWithdrawn(id_)
-            elif spec is not None and (declared is None or declared.spec != spec):
+            elif spec is not None:
                 measured = declared.measurement_for(spec) if declared else None
-                yield catalog.ModelDeclared(spec, measured)
+                before = declared.stamped_uri_for(spec) if declared else ""
+                stamped_uri = self._stamps.get(id_, before)
+                if declared is None or (declared.spec, before) != (spec, stamped_uri):
+                    yield catalog.ModelDeclared(spec, measured, stamped_uri)
 
     def _alias_changes(self) -> Iterator[desired.DesiredAlias | catalog.AliasCleared]:
         for name, alias in self._meanings.items():
@@ -234,7 +246,8 @@ def _lines(
 
 
 def _differences(before: Settings, after: Settings) -> str:
-    return f"changed ({', '.join(_changed_fields(before, after))})"
+    # Equal settings are declared anew when the files that they mean have changed.
+    return f"changed ({', '.join(_changed_fields(before, after)) or 'files'})"
 
 
 def _changed_fields(before: Settings, after: Settings) -> list[str]:

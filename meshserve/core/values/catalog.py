@@ -5,6 +5,7 @@ The controller owns one for the mesh; each worker holds that of its pool.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,11 +19,24 @@ from meshserve.core.values import containment, model, version_order
 class ModelDeclared:
     """The spec is to be served, in place of an earlier one with the same id.
 
-    `measured` is what earlier loads of its artifact have shown.
+    `measured` is what earlier loads of its artifact have shown. `stamped_uri` is the spec's URI
+    with a stamp of the local files that are meant, or empty where none are known.
     """
 
     spec: model.ModelSpec
     measured: model.Measured | None = None
+    stamped_uri: str = ""
+
+    @property
+    def spec_to_fetch(self) -> model.ModelSpec:
+        """The spec with the stamped URI, by which a worker fetches the content that is meant."""
+        return (
+            dataclasses.replace(self.spec, uri=self.stamped_uri) if self.stamped_uri else self.spec
+        )
+
+    def stamped_uri_for(self, spec: model.ModelSpec) -> str:
+        """Return the stamped URI if `spec` has the same files, else ""."""
+        return self.stamped_uri if self.spec.uri == spec.uri else ""
 
     def measurement_for(self, spec: model.ModelSpec) -> model.Measured | None:
         """Return the measurement if `spec` is of the same bytes (URI, checksum), else None."""

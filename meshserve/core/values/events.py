@@ -5,6 +5,7 @@ An admin request may be refused; one that is granted takes effect once its chang
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from meshserve import errors
@@ -51,6 +52,16 @@ class RepositoryScanned:
 
     origin: model.Origin
     specs: tuple[model.ModelSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourcesStamped:
+    """Local files of models have changed.
+
+    `stamps` has for each model the URI of its spec, and the same with a stamp of its files.
+    """
+
+    stamps: Mapping[model.ModelId, tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,7 @@ CatalogRequest = (
     | ModelsRegistered
     | ModelRemoved
     | RepositoryScanned
+    | SourcesStamped
     | AliasRequested
     | AliasRemovalRequested
     | PinRequested

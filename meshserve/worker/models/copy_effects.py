@@ -121,6 +121,11 @@ class CopyEffects:
         """Return the declaration by which the model's artifact was last fetched."""
         return self._fetched_specs.get(id_)
 
+    def has_fetched_other(self, declared: catalog.ModelDeclared) -> bool:
+        """Return whether the model was fetched by another spec, or of other files."""
+        fetched, wanted = self.fetched_spec(declared.spec.id), declared.spec_to_fetch
+        return fetched is not None and not catalog_sync.can_share_copy(fetched, wanted)
+
     def forget_model(self, id_: model.ModelId) -> None:
         """Drop the spec and measurement of a model that was withdrawn or declared anew."""
         self._fetched_specs.pop(id_, None)
@@ -133,7 +138,7 @@ class CopyEffects:
             missing = errors.ModelNotFound(f"model {id_} is not registered")
             self._emit(ev.FetchFailed(id_, attempt, missing))
             return
-        spec = declared.spec
+        spec = declared.spec_to_fetch
         self._fetched_specs[id_] = spec
         try:
             artifact = await self._storage.fetch(spec.uri, spec.checksum, file_root=spec.file_root)

@@ -96,10 +96,8 @@ class ModelHost:
         elif isinstance(change, catalog.ModelWithdrawn):
             self._forget_model(change.id, is_replaced=False)
             self._counts.forget(change.id)
-        elif isinstance(change, catalog.ModelDeclared):
-            fetched = self._effects.fetched_spec(change.spec.id)
-            if fetched is not None and not catalog_sync.can_share_copy(fetched, change.spec):
-                self._forget_model(change.spec.id, is_replaced=True)
+        elif isinstance(change, catalog.ModelDeclared) and self._effects.has_fetched_other(change):
+            self._forget_model(change.spec.id, is_replaced=True)
 
     def _forget_model(self, id_: model.ModelId, *, is_replaced: bool) -> None:
         keeps = is_replaced or self._leases.is_superseded(id_)
