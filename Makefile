@@ -22,7 +22,7 @@ QUICKLY := $(if $(filter-out 0,$(QUICK)),--quick)
 CORE_TESTS := tests/core --ignore-glob='*_machine.py' --ignore-glob='*_simulated.py' -m "not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo llm-cpu check test test-core chaos lint proto docs compat bench report wheel clean
+.PHONY: help demo llm-cpu check test test-core chaos simulate lint proto docs compat bench report wheel clean
 
 help:  ## what can be made
 	@awk -F ':.*## +' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -46,6 +46,9 @@ test: $(VENV)/.made-test  ## every test (ARGS="-k name": some)
 
 chaos: $(VENV)/.made-test  ## faults of all kinds at once against a mesh (MINUTES=10 SEED=1: those)
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)
+
+simulate: $(VENV)/.made-test  ## the controller and workers in simulated time (SEEDS="1 1000")
+	$(BIN)/python -m tests.simulation.run $(or $(SEEDS),1 1000)
 
 lint: $(VENV)/.made-test  ## lint, format, types, import contracts
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 from meshserve.core.memory.copy_lifecycle import CopyPhase
 from meshserve.core.values import catalog, model
 from meshserve.worker.models import run_journal
-from tests.simulation import oracle, world
+from tests.simulation import cluster, oracle, world
 
 QUIET_S = 12.0
 """How long the last effects of the last requests may take: a load's timeout, and a little more."""
@@ -43,9 +43,23 @@ def _problem(
     own_catalog = {known.spec.id: known.spec for known in host.catalog_follower.catalog}
     if own_catalog != declared:
         return "has another catalog than the controller"
+    pinned = [
+        world_.oracle.contents[world_.number(spec)] for spec in declared.values() if spec.pinned
+    ]
+    if not all(content.is_good for content in pinned):
+        # The controller tries pinned models again and again.
+        return ""
+    return _left_over(record)
+
+
+def _left_over(record: cluster.WorkerProcess) -> str:
+    """Return what a worker should have given back, or an empty text."""
+    worker = record.worker
+    assert worker is not None
+    host = worker.host
     copies = host.residency.copies.values()
     if any(copy.leases or copy.waiters for copy in copies):
-        return f"has leases or waiters: {[copy.key for copy in copies if copy.leases]}"
+        return f"has leases or waiters: {[copy for copy in copies if copy.leases or copy.waiters]}"
     hanging = sum(copy.state is CopyPhase.STUCK for copy in copies)
     residents = host._effects._residents.values()
     if sum(worker.storage.held.values()) != len(residents) + hanging:

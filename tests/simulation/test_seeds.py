@@ -6,8 +6,11 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 QUICK_SEEDS = 8
-WAIT_S = 1500.0
+SEEDS = 60
+WAIT_S = 100.0
 
 
 def run(first: int, last: int) -> str:
@@ -31,3 +34,8 @@ def test_a_seed_replays_exactly() -> None:
     traces = {tuple(re.findall(r"digest of 7: \w+", run(7, 7))) for _ in range(2)}
     assert len(traces) == 1
     assert traces != {()}
+
+
+@pytest.mark.slow
+def test_many_seeds_keep_every_promise() -> None:
+    assert f"'seeds': {SEEDS}" in run(1, SEEDS)

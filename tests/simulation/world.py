@@ -195,7 +195,12 @@ class World:
         if self.plane is None:
             return None
         known = self.plane.controller.view().models.declared(model.ModelId(name, version))
-        return oracle.ABSENT if known is None else int(known.spec.uri.rpartition("/")[2])
+        return oracle.ABSENT if known is None else self.number(known.spec)
+
+    @staticmethod
+    def number(spec: model.ModelSpec) -> int:
+        """Return the number of the content that a model is declared with."""
+        return int(spec.uri.rpartition("/")[2])
 
     def learn(self) -> None:
         """Tell the oracle what is declared, where it can't know that."""
