@@ -22,7 +22,7 @@ QUICKLY := $(if $(filter-out 0,$(QUICK)),--quick)
 CORE_TESTS := tests/core --ignore-glob='*_machine.py' --ignore-glob='*_simulated.py' -m "not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo llm-cpu check test test-core chaos simulate lint proto docs compat bench report wheel clean
+.PHONY: help demo llm-cpu check test test-core chaos simulate fuzz lint proto docs compat bench report wheel clean
 
 help:  ## what can be made
 	@awk -F ':.*## +' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -75,6 +75,10 @@ report: $(VENV)/.made-test  ## write bench/results into charts and bench/README.
 
 wheel: $(VENV)/.made-test  ## build the wheel into dist/, install it into a fresh environment, try it
 	$(BIN)/python -m tools.wheel
+
+fuzz: $(VENV)/.made-test  ## fuzz all that reads bytes from outside, with coverage (MINUTES=60)
+	$(PIP_INSTALL) "atheris>=3,<4"
+	$(BIN)/python -m tests.fuzz $(MINUTES)
 
 clean:  ## remove everything that was made
 	rm -rf $(VENV) .venv-peers build dist models *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

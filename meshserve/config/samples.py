@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import lzma
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,12 @@ from meshserve.config import diagnostics
 
 ELEMENTS_MAX = 1 << 18
 """A sample travels with the model's declaration, so it must stay small."""
+
+UNREADABLE = (
+    *(OSError, ValueError, EOFError, KeyError),
+    # What an archive raises that is damaged, encrypted, or compressed in an unknown way.
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError),
+)
 
 
 def read_sample(value: object, folder: Path | None) -> object:
@@ -33,7 +41,7 @@ def read_sample(value: object, folder: Path | None) -> object:
         file = folder / file
     try:
         return _read_arrays(file) if file.suffix == ".npz" else json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{file} can't be read as {file.suffix or 'JSON'}: {error}") from None
 
 

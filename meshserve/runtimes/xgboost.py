@@ -228,6 +228,10 @@ def _check_forest(forest: Mapping[str, Any], features: int, groups: int) -> None
     trees.check_indices(tree_groups, groups, "tree's output")
     for tree in forest["trees"]:
         _check_tree(tree, features)
+    # XGBoost puts each tree at the place of its id, and follows whatever an empty place holds.
+    ids = trees.integers([tree["id"] for tree in forest["trees"]])
+    if not np.array_equal(np.sort(ids), np.arange(len(ids))):
+        raise trees.BadTree("the ids of its trees are not those of their places")
     if "iteration_indptr" in forest:
         starts = trees.integers(forest["iteration_indptr"])
         if starts.size and (

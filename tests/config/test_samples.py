@@ -84,3 +84,9 @@ def test_a_request_gives_a_sample_by_its_values(tmp_path: Path) -> None:
 def test_the_home_of_nobody_has_no_sample() -> None:
     with pytest.raises(ValueError, match="no-such-user"):
         samples.read_sample("~no-such-user/sample.json", None)
+
+
+def test_a_damaged_archive_is_no_sample() -> None:
+    damaged = Path(__file__).parent.parent / "fuzz" / "corpus" / "sample_npz" / "damaged-stream.npz"
+    with pytest.raises(ValueError, match=r"can't be read as \.npz"):
+        samples.read_sample(str(damaged), None)

@@ -14,6 +14,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
+from meshserve.runtimes import xgboost as xgboost_runtime
 from tests.runtimes import contract
 
 CANCER = load_breast_cancer(return_X_y=True)
@@ -239,3 +240,12 @@ def test_other_json_is_not_taken_for_a_booster(tmp_path: Path) -> None:
         contract.load(tmp_path)
     with pytest.raises(errors.LoadFailed, match="not an XGBoost model"):
         contract.load(tmp_path / "model.json", runtime="xgboost")
+
+
+def test_trees_of_other_places_are_refused() -> None:
+    # Found by fuzzing: XGBoost ended the process.
+    file = (
+        Path(__file__).parent.parent / "fuzz" / "corpus" / "xgboost_file" / "tree-of-another-place"
+    )
+    with pytest.raises(errors.LoadFailed, match="ids of its trees"):
+        xgboost_runtime._check_file("a digest of its own", file)
