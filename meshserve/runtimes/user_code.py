@@ -158,10 +158,10 @@ class UserCode:
     def forget(self) -> None:
         """Drop the module, those that it imported from its folder, and its event loop."""
         self._loop.close()
-        for name in [
-            name for name in sys.modules if name == self._name or name.startswith(f"{self._name}.")
-        ]:
-            del sys.modules[name]
+        # Of a copy, which is made at once: other threads import modules meanwhile.
+        for name in list(sys.modules):
+            if name == self._name or name.startswith(f"{self._name}."):
+                sys.modules.pop(name, None)
 
     def run(self, failure: type[errors.MeshError], call: Callable[..., T], *args: object) -> Any:
         """Call the user's code, and wait for its answer if it is a coroutine.

@@ -23,6 +23,8 @@ COPIED = Path(__file__).parent / "wire.json"
 SHARED = ROOT.parent / "shared" / "contracts" / "wire.json"
 OURS = [inference_pb2, model_config_pb2, model_repository_pb2, modelmesh_pb2]
 TOLD_TO_KSERVE = ["RepositoryModelLoadResponse", "RepositoryModelUnloadResponse"]
+# Number and field that meshserve adds to a message; clients that don't know it pass it over.
+ADDED = {"ModelMetadataResponse": {"1000": "bool has_loose_inputs [oneof _has_loose_inputs]"}}
 TYPES = {
     1: "double", 2: "float", 3: "int64", 4: "uint64", 5: "int32", 8: "bool",
     9: "string", 12: "bytes", 13: "uint32",
@@ -100,10 +102,9 @@ def test_inference_is_tritons_with_kserves_answers_about_the_repository(
     facts: dict[str, Any],
 ) -> None:
     kserves = {name: facts["kserve"]["messages"][name] for name in TOLD_TO_KSERVE}
-    assert (
-        messages(inference_pb2, model_config_pb2)
-        == facts["triton"]["messages"] | facts["triton_model_config"]["messages"] | kserves
-    )
+    tritons = facts["triton"]["messages"] | facts["triton_model_config"]["messages"]
+    ours = {name: tritons[name] | fields for name, fields in ADDED.items()}
+    assert messages(inference_pb2, model_config_pb2) == tritons | kserves | ours
     assert enums(inference_pb2, model_config_pb2) == facts["triton_model_config"]["enums"]
     assert services(inference_pb2) == facts["triton"]["services"]
     assert {item.DESCRIPTOR.package for item in (inference_pb2, model_config_pb2)} == {"inference"}

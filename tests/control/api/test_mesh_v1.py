@@ -77,6 +77,7 @@ async def test_a_model_has_all_documented_fields(http: httpx.AsyncClient) -> Non
         "joining": {"state": "", "reason": ""},
         "hung_runs": 0,
         "aliases": ["al"],
+        "aliases_dangling": [],
         "replaced": [],
     }
 
