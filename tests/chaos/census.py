@@ -15,7 +15,9 @@ from tests.e2e import running
 SHARED_MEMORY = Path("/dev/shm")
 PRIVATE_MORE_BYTES = 80 << 20
 """Growth of a process that is no leak: what an allocator keeps of a run's requests of megabytes."""
-DESCRIPTORS_MORE, THREADS_MORE = 30, 24
+DESCRIPTORS_MORE, THREADS_MORE = 200, 24
+"""Envoy keeps idle connections to workers for minutes, as many as requests ran side by side; Ray's
+log monitor keeps the files of ended processes open."""
 # A worker starts a fork server with its first isolated model. A model may be on every worker.
 PROCESSES_MAX = {
     "fork server": world.WORKERS,
