@@ -40,6 +40,9 @@ BODY_BYTES_MAX = 2 << 30
 JOINED_BYTES_MAX = 64 << 10
 """Up to this size a body is copied behind its head, so that one write sends both."""
 
+LARGE_BYTES = 1 << 20
+"""From this size on a body is joined in a thread, and `bytes.join` lets other threads run."""
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE: Header = (b"connection", b"close")
 TEXT: tuple[Header, ...] = ((b"content-type", b"text/plain; charset=utf-8"),)
@@ -52,6 +55,7 @@ class _Request(NamedTuple):
     headers: Sequence[Header]
     body: bytes
     keeps_alive: bool
+    parts: list[bytes] | None  # of a body that is still to be joined
 
 
 class RequestRefused(Exception):
@@ -164,13 +168,15 @@ class HttpConnection(asyncio.Protocol):
         """Answer the request, or queue it behind those before it (httptools)."""
         self._is_incomplete = False
         parser, chunks = self._parser, self._chunks
+        is_large = len(chunks) > 1 and self._size_bytes >= LARGE_BYTES
         request = _Request(
             parser.get_method().decode(),
             _path(self._target),
             self._headers,
             # Nearly all bodies come in one chunk, which is not copied.
-            chunks[0] if len(chunks) == 1 else b"".join(chunks),
+            chunks[0] if len(chunks) == 1 else b"" if is_large else b"".join(chunks),
             parser.should_keep_alive() and not parser.should_upgrade(),
+            chunks if is_large else None,
         )
         if self._is_busy:
             # Answers must come in the order of the requests (RFC 9112, 9.3.2).
@@ -186,12 +192,20 @@ class HttpConnection(asyncio.Protocol):
         return self._task is not None or self._is_write_paused or bool(self._queued)
 
     def _answer(self, request: _Request) -> None:
-        method, path, headers, body, _ = request
-        outcome = self._handler(method, path, headers, body)
+        if request.parts:
+            outcome: Answer | Awaitable[Answer] = self._join_and_handle(request, request.parts)
+        else:
+            outcome = self._handler(*request[:4])
         if isinstance(outcome, tuple):
             self._write(outcome, request)
         else:
             self._task = tasks.spawn(self._answer_later(outcome, request), "request")
+
+    async def _join_and_handle(self, request: _Request, parts: list[bytes]) -> Answer:
+        body = await asyncio.to_thread(b"".join, parts)
+        parts.clear()
+        outcome = self._handler(request.method, request.path, request.headers, body)
+        return outcome if isinstance(outcome, tuple) else await outcome
 
     async def _answer_later(self, outcome: Awaitable[Answer], request: _Request) -> None:
         try:
@@ -241,7 +255,7 @@ class HttpConnection(asyncio.Protocol):
         if self._is_busy:
             self._transport.pause_reading()
         else:
-            self._write(answer, _Request("", b"", (), b"", keeps_alive=False))
+            self._write(answer, _Request("", b"", (), b"", keeps_alive=False, parts=None))
 
     # Flow and end
 

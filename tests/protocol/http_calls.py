@@ -14,6 +14,8 @@ class Handler:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, bytes, Sequence[http_protocol.Header], bytes]] = []
+        # Whether each call came from a task, and not from the transport's callback.
+        self.were_tasks: list[bool] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.called, self.answered = asyncio.Semaphore(0), asyncio.Semaphore(0)
@@ -23,6 +25,7 @@ class Handler:
         self, method: str, path: bytes, headers: Sequence[http_protocol.Header], body: bytes
     ) -> http_protocol.Answer | Awaitable[http_protocol.Answer]:
         self.requests.append((method, path, headers, body))
+        self.were_tasks.append(asyncio.current_task() is not None)
         self.called.release()
         echo = dict(headers).get(b"x-echo", b"")
         if path == b"/raises":

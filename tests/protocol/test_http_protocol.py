@@ -41,6 +41,18 @@ async def test_a_chunked_body_comes_in_one_piece(server: http_protocol.HttpServe
     assert answer.content == b"POST /now " + b"x" * 700_000
 
 
+async def test_a_large_body_is_joined_beside_the_event_loop_and_answers_keep_their_order(
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], handler: http_calls.Handler
+) -> None:
+    reader, writer = connection
+    large = b"x" * (8 * http_protocol.LARGE_BYTES)
+    writer.write(http_calls.request(b"POST /now", body=large))
+    writer.write(http_calls.request(b"GET /now"))
+    answers = [await http_calls.answer_of(reader) for _ in range(2)]
+    assert [answer[2] for answer in answers] == [b"POST /now " + large, b"GET /now "]
+    assert handler.were_tasks[0]
+
+
 async def test_headers_have_lower_case_names(
     connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], handler: http_calls.Handler
 ) -> None:
