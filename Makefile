@@ -22,7 +22,7 @@ QUICKLY := $(if $(filter-out 0,$(QUICK)),--quick)
 CORE_TESTS := tests/core --ignore-glob='*_machine.py' --ignore-glob='*_simulated.py' -m "not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo llm-cpu check test test-core chaos simulate fuzz lint proto docs compat bench report wheel clean
+.PHONY: help demo llm-cpu check test test-core chaos simulate fuzz sbom audit lint proto docs compat bench report wheel clean
 
 help:  ## what can be made
 	@awk -F ':.*## +' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -79,6 +79,23 @@ wheel: $(VENV)/.made-test  ## build the wheel into dist/, install it into a fres
 fuzz: $(VENV)/.made-test  ## fuzz all that reads bytes from outside, with coverage (MINUTES=60)
 	$(PIP_INSTALL) "atheris>=3,<4"
 	$(BIN)/python -m tests.fuzz $(MINUTES)
+
+# In an environment of their own: the bill must not list the tools that write it.
+TOOLS := .venv-tools
+
+$(TOOLS)/.made:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check "cyclonedx-bom>=7,<8" "pip-audit>=2.9,<3"
+	@touch $@
+
+sbom: $(VENV)/.made-test $(TOOLS)/.made  ## write dist/sbom.json: what is installed, by CycloneDX
+	mkdir -p dist
+	$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml \
+		--output-reproducible --output-file dist/sbom.json
+
+# Strict, because a package that the index of advisories does not know counts as sound otherwise.
+audit: $(VENV)/.made-test $(TOOLS)/.made  ## look for known vulnerabilities (needs pypi.org or ARGS="-s osv")
+	$(TOOLS)/bin/pip-audit --strict --skip-editable --path $(wildcard $(VENV)/lib/python*/site-packages) $(ARGS)
 
 clean:  ## remove everything that was made
 	rm -rf $(VENV) .venv-peers build dist models *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

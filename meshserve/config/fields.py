@@ -5,6 +5,7 @@ Each type converts a user's value to one form, or raises a ValueError that says 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -190,6 +191,15 @@ def _local_folder(value: Path, info: ValidationInfo) -> Path:
     return _existing(_absolute_path(value, info), info)
 
 
+def _finite(value: JsonValue) -> JsonValue:
+    # A configuration is kept as JSON, which would make `null` of infinity.
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise ValueError("expected finite numbers, got .inf or .nan among them") from None
+    return value
+
+
 def _sample(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str) and not _may_read(info):
         raise ValueError("expected values: a request can't name a file of the mesh's machine")
@@ -254,6 +264,7 @@ Sample = Annotated[
     BeforeValidator(_sample),
     WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string"}]}),
 ]
+Json = Annotated[JsonValue, AfterValidator(_finite)]
 Database = Annotated[Text, AfterValidator(_database)]
 Isolation = Literal["none", "process"]
 Datatype = Literal[

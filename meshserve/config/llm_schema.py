@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
 from meshserve import errors
 from meshserve.config import fields
@@ -85,7 +85,7 @@ class LlmSection(fields.Section):
     residency_s_min: fields.Duration = 30.0
     """With `share`: how long it stays awake before another LLM may take the GPUs."""
     # Nothing but JSON, because the configuration travels to the controller as JSON.
-    engine: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
+    engine: dict[str, fields.Json] = {}  # noqa: RUF012 - pydantic copies it
     """Any of vLLM's engine arguments by its name in Python, such as `max_model_len`."""
     cpu_kv_cache: fields.PositiveSize = 1 << 30
     """Memory for the KV cache on a CPU."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
 from meshserve.config import fields
 from meshserve.core.values import desired, model
@@ -68,7 +68,7 @@ class ModelSection(fields.Section):
     this file). Only for models that refuse made-up inputs: it is run once at each load, which shows
     what the model returns."""
     # Nothing but JSON, because the configuration travels to the controller as JSON.
-    options: dict[str, JsonValue] = {}  # noqa: RUF012 - pydantic copies it
+    options: dict[str, fields.Json] = {}  # noqa: RUF012 - pydantic copies it
     """Anything its runtime understands."""
     aliases: tuple[fields.Name, ...] = ()
     """Other names for this version."""

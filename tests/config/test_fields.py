@@ -111,3 +111,13 @@ def test_a_section_refuses_unknown_keys() -> None:
 def test_the_home_of_nobody_is_no_path(uri: str) -> None:
     with pytest.raises(errors.ConfigInvalid, match="there is no such user"):
         config.parse_model({"name": "m", "uri": uri})
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("place", ["models", "llms"])
+def test_options_are_finite(number: float, place: str) -> None:
+    key = "options" if place == "models" else "engine"
+    entry = {"name": "m", "uri": "hf://a/b" if place == "llms" else "s3://b/m"}
+    document = {place: [{**entry, key: {"a": {"b": [1, number]}}}]}
+    with pytest.raises(errors.ConfigInvalid, match=f"{key}.*finite numbers"):
+        config.parse(document)
