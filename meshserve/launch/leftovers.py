@@ -22,9 +22,16 @@ END_S = 10.0
 
 POLL_S = 0.02
 
+MARK = "MESHSERVE_RUN_DIR"
+"""The environment variable by which a mesh's processes are known: all of them inherit it."""
+
 
 def begin_guard(run_dir: Path, *folders: Path) -> subprocess.Popen[bytes]:
-    """Start a process that removes what this one leaves when it ends, however it ends."""
+    """Mark what this process starts from now on, and have it removed when this process ends.
+
+    A process of its own does that, however this one ends.
+    """
+    os.environ[MARK] = str(run_dir)
     command = [
         sys.executable,
         "-I",
@@ -45,13 +52,12 @@ def end_guard(guard: subprocess.Popen[bytes]) -> None:
 
 
 def remove(run_dir: Path, *folders: Path) -> None:
-    """Kill the processes whose arguments name a file in `run_dir`; remove it and the folders.
+    """Kill the processes that are marked with `run_dir`, but guards; remove it and the folders.
 
-    These are Ray's own: the GCS, the raylet, agents that outlive it, and Envoy with its keeper. The
-    raylet's end is that of our actors.
+    These are Ray's GCS, raylet and agents, our actors, Envoy, and what models have started.
     """
     end_s = time.monotonic() + END_S
-    while (pids := _users(run_dir)) and time.monotonic() < end_s:
+    while (pids := _marked(run_dir)) and time.monotonic() < end_s:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -60,17 +66,18 @@ def remove(run_dir: Path, *folders: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _users(run_dir: Path) -> list[int]:
-    """Return the living processes with a path below `run_dir` in their arguments."""
-    name = f"{run_dir}/".encode()
+def _marked(run_dir: Path) -> list[int]:
+    """Return the living processes that were started for the mesh of this folder."""
+    mark = f"{MARK}={run_dir}\0".encode()
     pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
-    return [pid for pid in pids if pid != os.getpid() and name in _arguments(pid)]
+    others = [pid for pid in pids if pid != os.getpid() and mark in _read(pid, "environ")]
+    return [pid for pid in others if __file__.encode() not in _read(pid, "cmdline")]
 
 
-def _arguments(pid: int) -> bytes:
+def _read(pid: int, file: str) -> bytes:
     # Empty for a process that has ended and waits for its parent, and for other users' processes.
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/{file}").read_bytes()
     except OSError:
         return b""
 

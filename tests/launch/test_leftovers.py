@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,21 +28,22 @@ def run_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def user(run_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process with a path below the folder in its arguments."""
-    with sleeping(str(run_dir / "ray")) as process:
+    """A process that was started for the mesh of the folder."""
+    with sleeping(str(run_dir)) as process:
         yield process
         process.kill()
 
 
-def sleeping(word: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", word])
+def sleeping(mark: str) -> subprocess.Popen[bytes]:
+    variables = {**os.environ, leftovers.MARK: mark}
+    return subprocess.Popen(["sleep", "600"], env=variables)
 
 
 def test_processes_of_the_folder_are_killed_and_the_folders_removed(
     run_dir: Path, user: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     (tmp_path / "journals").mkdir()
-    with sleeping(f"{run_dir}-of-another/ray") as other:
+    with sleeping(f"{run_dir}-of-another") as other:
         leftovers.remove(run_dir, tmp_path / "journals", tmp_path / "missing")
         assert user.wait(60) == -9
         assert other.poll() is None
@@ -70,10 +72,24 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_an_ended_guard_removes_nothing(run_dir: Path) -> None:
+def test_an_ended_guard_removes_nothing(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(leftovers.MARK, "")
     guard = leftovers.begin_guard(run_dir)
-    leftovers.end_guard(guard)
-    assert run_dir.exists()
+    with subprocess.Popen(["sleep", "600"]) as started:
+        leftovers.end_guard(guard)
+        assert run_dir.exists()
+        assert started.poll() is None
+        leftovers.remove(run_dir)
+        assert started.wait(60) == -9
+
+
+def test_somebody_who_reads_a_file_of_the_folder_is_no_leftover(run_dir: Path) -> None:
+    log = run_dir / "log"
+    log.touch()
+    with subprocess.Popen(["tail", "-f", str(log)]) as reader:
+        leftovers.remove(run_dir)
+        assert reader.poll() is None
+        reader.kill()
 
 
 def test_a_process_that_has_ended_already_is_no_error(run_dir: Path) -> None:
