@@ -154,8 +154,10 @@ class AdminService:
         await self._wait_until_taken()
         return words
 
-    async def _submit(self, request: events.AdminRequest) -> tuple[str, ...]:
+    async def _submit(self, request: events.AdminRequest, looked_at: str = "") -> tuple[str, ...]:
         words = await self.controller.submit(request)
+        if looked_at:
+            await self._sources.look(looked_at)
         await self._wait_until_taken()
         return words
 
@@ -186,9 +188,7 @@ class AdminService:
         a known definition is not checked again.
         """
         spec, unchecked = await self._check_source(spec, is_always=is_replacing, is_owner=is_owner)
-        await self.controller.submit(events.ModelsRegistered((spec,), is_replacing))
-        await self._sources.look(spec.id.name)
-        await self._wait_until_taken()
+        await self._submit(events.ModelsRegistered((spec,), is_replacing), spec.id.name)
         return unchecked
 
     async def _check_source(
@@ -219,10 +219,7 @@ class AdminService:
         if request.spec is not None:
             spec, _ = await self._check_source(request.spec)
             request = dataclasses.replace(request, spec=spec)
-        await self.controller.submit(request)
-        if request.spec is not None:
-            await self._sources.look(request.spec.id.name)
-        await self._wait_until_taken()
+        await self._submit(request, request.spec.id.name if request.spec else "")
 
     async def wait_until_moved(self, alias: str, target: str) -> None:
         """Return once the alias means the target, the target failed, or the alias was set anew."""

@@ -93,8 +93,7 @@ class TorchModel(model_runtime.LoadedModel):
     ) -> dict[str, np.ndarray]:
         """Call the program. Shapes and datatypes are the signature's.
 
-        Raises InvalidRequest if sizes are none that it was exported for, ModelRaised for its own
-        errors.
+        Raises InvalidRequest for sizes it was not exported for, ModelRaised for its own errors.
         """
         answer = self.predict_all(inputs)
         if not self.signature.outputs or self.signature.has_open_outputs:

@@ -23,21 +23,23 @@ def find_changed(
     changed = {}
     for uri, before in known:
         try:
-            source = model_uri.parse(uri)
-            # A URI that was given with a stamp is a repository's.
-            if source.kind == "local" and not source.stamp:
-                stamped = _settled(Path(source.path), before, now_ns, settle_ns)
-                if stamped != before:
-                    changed[uri, before] = stamped
+            stamped = _settled(uri, before, now_ns, settle_ns)
         except (OSError, errors.LoadFailed):
             # The files may be on other nodes alone, or be away for a moment.
             continue
+        if stamped != before:
+            changed[uri, before] = stamped
     return changed
 
 
-def _settled(path: Path, before: str, now_ns: int, settle_ns: int) -> str:
+def _settled(uri: str, before: str, now_ns: int, settle_ns: int) -> str:
     """Return the stamped URI of the present files, or `before` while they are being written."""
-    stamped = model_uri.stamped(str(path), content.stamp(path).text)
+    source = model_uri.parse(uri)
+    # A URI that was given with a stamp is a repository's.
+    if source.kind != "local" or source.stamp:
+        return before
+    path = Path(source.path)
+    stamped = model_uri.stamped(source.path, content.stamp(path).text)
     if stamped == before or settling.is_being_written(path, now_ns, settle_ns):
         return before
     return stamped
