@@ -10,14 +10,21 @@ from pathlib import Path, PurePosixPath
 
 from meshserve import errors
 
+PART_BYTES_MAX = 255
+PATH_BYTES_MAX = 2048
+
 
 def keep(folder: str, files: Mapping[str, bytes]) -> dict[str, Path]:
     """Write files named `<version>/<path>` and return the folder of each version.
 
     Files that were kept before are not written again. Raises InvalidRequest for a name outside a
-    version's folder.
+    version's folder, and for names that can't be side by side.
     """
     contents = {parse_name(name): content for name, content in files.items()}
+    for path in contents:
+        both = next((parent for parent in path.parents if parent in contents), None)
+        if both is not None:
+            raise errors.InvalidRequest(f"{str(both)!r} can't be both a file and a folder of files")
     target = Path(folder) / _digest(contents)
     if not target.exists():
         _write(target, contents)
@@ -25,7 +32,7 @@ def keep(folder: str, files: Mapping[str, bytes]) -> dict[str, Path]:
 
 
 def parse_name(name: str) -> PurePosixPath:
-    """Return a file's relative path. Raises InvalidRequest if it leaves the version's folder."""
+    """Return a file's relative path. Raises InvalidRequest for one that can't be there."""
     path = PurePosixPath(name)
     is_inside = (
         not path.is_absolute() and ".." not in path.parts and "\\" not in name and "\0" not in name
@@ -33,6 +40,14 @@ def parse_name(name: str) -> PurePosixPath:
     if not is_inside or len(path.parts) <= 1:
         raise errors.InvalidRequest(
             f"file {name!r} must be named as <version>/<path inside the model>"
+        )
+    # In bytes, as Linux counts them; the folder of uploads stands before the path.
+    if len(os.fsencode(name)) > PATH_BYTES_MAX or any(
+        len(os.fsencode(part)) > PART_BYTES_MAX for part in path.parts
+    ):
+        raise errors.InvalidRequest(
+            f"the name of a file is too long: {PART_BYTES_MAX} bytes for each part and "
+            f"{PATH_BYTES_MAX} in all at most"
         )
     return path
 

@@ -37,3 +37,24 @@ def test_a_file_cannot_leave_its_folder(name: str, tmp_path: Path) -> None:
     with pytest.raises(errors.InvalidRequest, match="must be named as"):
         uploads.keep(str(tmp_path), {name: b"x"})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["1/" + "n" * 256],
+        ["1/" + "\u00e9" * 128],
+        ["1/" + "d/" * 1100 + "m.onnx"],
+        ["1/a", "1/a/b"],
+        ["1/a/b/c", "1/a"],
+    ],
+)
+def test_names_that_no_disk_takes_are_the_callers_mistake(tmp_path: Path, names: list[str]) -> None:
+    with pytest.raises(errors.InvalidRequest, match=r"too long|both a file and a folder"):
+        uploads.keep(str(tmp_path / "uploads"), dict.fromkeys(names, b""))
+    assert not (tmp_path / "uploads").exists()
+
+
+def test_the_longest_names_are_kept(tmp_path: Path) -> None:
+    name = "1/" + "n" * uploads.PART_BYTES_MAX
+    assert (uploads.keep(str(tmp_path), {name: b"a"})["1"] / name[2:]).read_bytes() == b"a"
