@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from meshserve.config import desired_state
 from meshserve.control import (
@@ -68,7 +69,7 @@ class ControlPlaneParts:
 class ControlPlane:
     """The joined control plane; it belongs to the event loop that it was created in.
 
-    `app`, the ASGI app of the management APIs, answers once `start` has returned.
+    `app`, the ASGI app of the management APIs, may be served before `start` is called.
     """
 
     def __init__(self, parts: ControlPlaneParts, restarts: int = 0) -> None:
@@ -94,9 +95,18 @@ class ControlPlane:
                 parts.check_uri, parts.identify_weights, files, self._sources.look
             ),
         )
-        self.app = management_app.ManagementApp(
+        self._management = management_app.ManagementApp(
             self.admin, held, str(Path(parts.state_dir) / UPLOADS)
         )
+        self._is_restored = asyncio.Event()
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request of the management APIs, by ASGI, once the registry has been read.
+
+        Before that the mesh is empty: a declared model would be told as 404.
+        """
+        await self._is_restored.wait()
+        await self._management(scope, receive, send)
 
     def _post(self, event: events.Event) -> None:
         self.controller.post(event)
@@ -115,6 +125,7 @@ class ControlPlane:
         if wanted is not None:
             wanted = await weight_pins.pin(wanted, last, self._parts.identify_weights)
         words = await self.controller.start(endpoint, last, wanted, contents)
+        self._is_restored.set()
         self._repositories.follow(self.controller.view().config)
         if wanted is not None:
             await self._sources.look()

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import asyncio
+
+import httpx
 import pytest
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.control import control_plane
 from tests.control import conftest
 
@@ -29,6 +32,19 @@ async def test_without_a_document_the_last_one_holds(stage: conftest.Stage) -> N
     stage.cluster.kill("gpu-0")
     await stage.start()
     assert sorted(stage.cluster.workers) == ["default-0", "default-1", "gpu-0"]
+
+
+async def test_requests_wait_until_the_registry_has_been_read(stage: conftest.Stage) -> None:
+    await stage.plane.close()
+    again = control_plane.ControlPlane(stage.plane._parts)
+    transport = httpx.ASGITransport(again.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://mesh") as http:
+        asked = tasks.spawn(http.get("/mesh/v1/models/conf"), "ask", is_awaited=True)
+        await asyncio.sleep(0)
+        assert not asked.done()
+        await again.start(conftest.ENDPOINT)
+        assert (await asked).status_code == 200
+    await again.close()
 
 
 async def test_a_wrong_document_starts_nothing(fresh: conftest.Stage) -> None:
