@@ -56,6 +56,8 @@ async def serve(app: types.ASGIApp, listeners: Sequence[socket.socket]) -> Runni
     """Serve the ASGI app on bound sockets; return once connections are accepted."""
     config = uvicorn.Config(
         app,
+        # Said, because uvicorn takes a bound method for an app of ASGI 2, and answers 500.
+        interface="asgi3",
         # The event loop runs already, and uvicorn must not make another.
         loop="none",
         http="httptools",

@@ -34,6 +34,21 @@ async def test_an_app_is_served_on_every_socket_from_the_start(tmp_path: Path) -
         await served.stop()
 
 
+class Greeter:
+    """An app that is a method of an object."""
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await hello(scope, receive, send)
+
+
+async def test_an_app_may_be_a_method() -> None:
+    served = await asgi_server.serve(Greeter().app, [sockets.tcp_socket("127.0.0.1")])
+    try:
+        assert await get(f"http://127.0.0.1:{served.port}/a") == "/a"
+    finally:
+        await served.stop()
+
+
 async def test_a_stopped_server_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "app.sock"
     served = await asgi_server.serve(
