@@ -8,7 +8,14 @@ from collections.abc import Callable
 
 from meshserve import errors
 from meshserve.core.values import model
-from meshserve.worker.models import detached, loader, process_memory, run_journal, threads
+from meshserve.worker.models import (
+    detached,
+    load_window,
+    loader,
+    process_memory,
+    run_journal,
+    threads,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +42,7 @@ class LoadQueue:
         self._journal = journal or run_journal.RunJournal()
         self._meter = meter
         self._threads = threads.Threads("load", meter.allocator.tune_loader)
-        self._windows: set[loader.LoadWindow] = set()
+        self._windows: set[load_window.LoadWindow] = set()
         self._turn = asyncio.Lock()
         self._turn_since_s = 0.0
 
@@ -86,7 +93,7 @@ class LoadQueue:
     async def _load(self, recipe: loader.LoadRecipe, need: model.Footprint) -> loader.LoadedCopy:
         if recipe.is_isolated:
             # A process is measured by itself, whatever runs beside it.
-            alone = loader.LoadWindow(0.0)
+            alone = load_window.LoadWindow(0.0)
             return await self._in_thread(
                 recipe, lambda: loader.load(recipe, need, alone, self._meter)
             )
@@ -140,16 +147,18 @@ class LoadQueue:
         """Whether a model is loaded in this process now; loads past their timeouts do not count."""
         return bool(self._overlapping(asyncio.get_running_loop().time()))
 
-    def _overlapping(self, now_s: float) -> list[loader.LoadWindow]:
+    def _overlapping(self, now_s: float) -> list[load_window.LoadWindow]:
         return [window for window in self._windows if window.until_s > now_s]
 
-    def _open_window(self, timeout_s: float) -> loader.LoadWindow:
+    def _open_window(self, timeout_s: float) -> load_window.LoadWindow:
         """Open a load's window. Loads past their timeouts don't overlap: they may hang for ever."""
         now_s = asyncio.get_running_loop().time()
         overlapping = self._overlapping(now_s)
         for window in overlapping:
             window.is_disturbed = True
-        window = loader.LoadWindow(now_s + timeout_s, is_disturbed=bool(overlapping))
+        window = load_window.LoadWindow(
+            now_s + timeout_s, self._journal, is_disturbed=bool(overlapping)
+        )
         self._windows.add(window)
         return window
 

@@ -18,6 +18,7 @@ from meshserve.worker.models import (
     described_model,
     isolated_model,
     isolated_process,
+    load_window,
     process_memory,
 )
 
@@ -119,19 +120,6 @@ class LoadedCopy:
         return self.footprint.host_bytes - self.mapped_bytes
 
 
-@dataclass(slots=True, eq=False)
-class LoadWindow:
-    """The time during which one load runs, and what happens beside it.
-
-    After `until_s`, on the event loop's clock, the load counts as hanging. `is_disturbed`: another
-    load overlapped. `freed_bytes` were freed by other threads meanwhile.
-    """
-
-    until_s: float
-    is_disturbed: bool = False
-    freed_bytes: int = 0
-
-
 def make_recipe(
     spec: model.ModelSpec,
     artifact: model_runtime.Artifact,
@@ -193,7 +181,7 @@ def _as_json(specs: tuple[model.TensorSpec, ...]) -> list[list[object]]:
 def load(
     recipe: LoadRecipe,
     need: model.Footprint,
-    window: LoadWindow,
+    window: load_window.LoadWindow,
     meter: process_memory.ProcessMeter = process_memory.OWN,
 ) -> LoadedCopy:
     """Load and measure; a disturbed load is booked as `need`, its expected footprint.
@@ -214,7 +202,7 @@ def load(
         if process is not None:
             host_bytes = process.measure_footprint()
         elif is_measured:
-            grown_bytes = meter.grown_bytes(before, window.freed_bytes)
+            grown_bytes = meter.grown_bytes(before, window.freed_bytes, has_runs=window.has_runs)
             host_bytes = grown_bytes + loaded.capabilities.mapped_bytes
         else:
             host_bytes = need.host_bytes

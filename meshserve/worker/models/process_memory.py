@@ -72,19 +72,21 @@ class ProcessMeter:
             self.allocator.own_bytes(), self.allocator.in_use_bytes(), self.private_bytes()
         )
 
-    def grown_bytes(self, since: MemoryMark, freed_bytes: int) -> int:
+    def grown_bytes(self, since: MemoryMark, freed_bytes: int, *, has_runs: bool = False) -> int:
         """Return the bytes that this thread has taken since the mark, at least COPY_BYTES_MIN.
 
         Other threads freed `freed_bytes` meanwhile. If the whole process, by its allocator or by
         the kernel, grew by over NOISE_BYTES more, that growth counts, because libraries load in
-        threads of their own.
+        threads of their own. Not if models ran meanwhile (`has_runs`): theirs is another model's.
         """
         now = self.mark()
         allocated = now.allocated_bytes - since.allocated_bytes + freed_bytes
         private = now.private_bytes - since.private_bytes + freed_bytes
         own = now.own_bytes - since.own_bytes if self.allocator.counts_by_thread else allocated
         seen = max(allocated, private)
-        return max(own, seen if seen > own + NOISE_BYTES else 0, COPY_BYTES_MIN)
+        is_others = has_runs and self.allocator.counts_by_thread
+        is_of_library = seen > own + NOISE_BYTES and not is_others
+        return max(own, seen if is_of_library else 0, COPY_BYTES_MIN)
 
 
 OWN = ProcessMeter()

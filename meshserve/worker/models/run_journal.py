@@ -99,6 +99,8 @@ class RunJournal:
             except OSError as error:
                 logger.warning("what runs here is not noted for other workers: %s", error)
                 self.path = None
+        # Of all blocks that ran code in threads. Two at once may count as one, which does no harm.
+        self.begun = 0
         # Taking from and appending to a list are atomic, so threads need no lock for it.
         self._free = [number * SLOT_BYTES for number in range(SLOTS - 1, 0, -1)]
 
@@ -119,12 +121,18 @@ class RunJournal:
         """Note that the event loop's thread runs no copy any more."""
         self._slots[0] = 0
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether code of any copy runs in a thread now."""
+        return len(self._free) < SLOTS - 1
+
     @contextlib.contextmanager
     def running(self, key: str) -> Iterator[None]:
         """Note, in any thread, that code of the copy runs within this block.
 
         A run beyond the number of slots goes without a note.
         """
+        self.begun += 1
         try:
             slot = self._free.pop()
         except IndexError:

@@ -9,7 +9,7 @@ import pytest
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.worker.models import loader
+from meshserve.worker.models import load_window, loader
 from tests.worker.models.test_load_queue import NEED, Loaded, recipe
 
 
@@ -74,7 +74,7 @@ def test_the_error_of_a_load_names_no_folder_of_the_server(tmp_path: Path) -> No
         "cpu",
     )
     with pytest.raises(errors.LoadFailed, match=r"broken\.onnx") as failed:
-        loader.load(broken, NEED, loader.LoadWindow(until_s=0.0))
+        loader.load(broken, NEED, load_window.LoadWindow(until_s=0.0))
     assert str(tmp_path) not in failed.value.message
 
 
@@ -85,7 +85,7 @@ class Slow(Loaded):
 
 
 def test_a_slow_model_is_timed_once() -> None:
-    loaded_copy = loader.load(recipe(Slow), NEED, loader.LoadWindow(until_s=0.0))
+    loaded_copy = loader.load(recipe(Slow), NEED, load_window.LoadWindow(until_s=0.0))
     assert isinstance(loaded_copy.loaded, Slow)
     assert loaded_copy.loaded.calls == 1
     assert loaded_copy.run_s is not None
