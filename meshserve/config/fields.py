@@ -5,6 +5,7 @@ Each type converts a user's value to one form, or raises a ValueError that says 
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -107,6 +108,15 @@ def _address(value: str) -> str:
             f"expected HOST:PORT such as 127.0.0.1:8080, got {diagnostics.shown(value)}"
         )
     return value
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether only this machine reaches an address HOST:PORT."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _client_name(value: str) -> str:

@@ -70,18 +70,25 @@ class GatewaySection(fields.Section):
     """API keys. Without any, every client may do everything."""
     cors_origins: tuple[fields.Origin, ...] = ()
     """Origins of web pages that may call the mesh, such as `https://shop.example`; `"*"`: all."""
-    file_roots: tuple[fields.AbsolutePath, ...] = ()
+    file_roots: tuple[fields.AbsolutePath, ...] | None = None
     """Folders of the mesh's machines whose files clients may register as models, links resolved;
-    `[/]`: all. Without any, they register URIs, and upload. This file, repositories and the
-    command line beside the mesh's state directory may name any file."""
+    `[/]`: all; `[]`: none, they register URIs, and upload. Default: all without `keys` on a
+    loopback address, else none. This file, repositories and the command line beside the mesh's
+    state directory may name any file."""
 
     def settings(self) -> desired.GatewaySettings:
         """Return the gateway's settings as the core's value."""
         keys = tuple(snapshots.ApiKey(key.client, key.key, key.admin) for key in self.keys)
-        file_roots = tuple(str(root) for root in self.file_roots)
         return desired.GatewaySettings(
-            self.listen, self.request_bytes_max, keys, self.cors_origins, file_roots
+            self.listen, self.request_bytes_max, keys, self.cors_origins, self._file_roots()
         )
+
+    def _file_roots(self) -> tuple[str, ...]:
+        if self.file_roots is not None:
+            return tuple(str(root) for root in self.file_roots)
+        # Whoever gets there is a user of this machine, and an admin, whose code may read any file.
+        is_open = not self.keys and fields.is_loopback(self.listen)
+        return ("/",) if is_open else ()
 
 
 class RegistrySection(fields.Section):

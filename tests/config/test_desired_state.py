@@ -62,7 +62,7 @@ def test_a_pool_becomes_settings_of_its_workers(state: Any) -> None:
 
 def test_the_gateway_has_its_settings(state: Any) -> None:
     assert state.gateway == desired.GatewaySettings(
-        "0.0.0.0:9", 64 << 20, (snapshots.ApiKey("c", "k", admin=True),)
+        "0.0.0.0:9", 64 << 20, (snapshots.ApiKey("c", "k", admin=True),), file_roots=()
     )
 
 

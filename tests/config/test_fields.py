@@ -121,3 +121,20 @@ def test_options_are_finite(number: float, place: str) -> None:
     document = {place: [{**entry, key: {"a": {"b": [1, number]}}}]}
     with pytest.raises(errors.ConfigInvalid, match=f"{key}.*finite numbers"):
         config.parse(document)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_loopback"),
+    [
+        ("127.0.0.1:80", True),
+        ("127.8.0.1:80", True),
+        ("[::1]:80", True),
+        ("localhost:80", True),
+        ("0.0.0.0:80", False),
+        ("[::]:80", False),
+        ("10.0.0.1:80", False),
+        ("gateway.example:80", False),
+    ],
+)
+def test_an_address_of_this_machine_alone(address: str, is_loopback: bool) -> None:
+    assert fields.is_loopback(address) is is_loopback

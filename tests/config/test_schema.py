@@ -64,3 +64,20 @@ def test_the_schema_refuses_unknown_keys() -> None:
     described = config.json_schema()
     assert described["additionalProperties"] is False
     assert described["$defs"]["ModelSection"]["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("gateway", "roots"),
+    [
+        ({}, ("/",)),
+        ({"file_roots": []}, ()),
+        ({"file_roots": ["/srv"]}, ("/srv",)),
+        ({"listen": "0.0.0.0:8080"}, ()),
+        ({"keys": [{"client": "boss", "key": "k", "admin": True}]}, ()),
+        ({"keys": [{"client": "boss", "key": "k"}], "file_roots": ["/"]}, ("/",)),
+    ],
+)
+def test_clients_register_any_file_by_default_only_as_users_of_a_machine_without_keys(
+    gateway: dict[str, Any], roots: tuple[str, ...]
+) -> None:
+    assert schema.GatewaySection.model_validate(gateway).settings().file_roots == roots

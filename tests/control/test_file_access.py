@@ -26,6 +26,13 @@ def spec(uri: object) -> model.ModelSpec:
 
 
 @pytest.fixture
+async def stage(fresh: conftest.Stage) -> conftest.Stage:
+    """A stage whose clients may register no local file."""
+    await fresh.start({**conftest.CONFIG, "gateway": {"file_roots": []}})
+    return fresh
+
+
+@pytest.fixture
 def root(tmp_path: Path) -> Path:
     folder = tmp_path / "allowed"
     folder.mkdir()

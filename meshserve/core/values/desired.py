@@ -70,7 +70,7 @@ class GatewaySettings:
     request_bytes_max: int = 64 << 20
     keys: tuple[snapshots.ApiKey, ...] = ()
     cors_origins: tuple[str, ...] = ()
-    file_roots: tuple[str, ...] = ()
+    file_roots: tuple[str, ...] = ("/",)
 
 
 @dataclass(frozen=True, slots=True)
