@@ -69,6 +69,7 @@ def of_lightgbm(text: str, columns: Sequence[str] = ()) -> BoosterCategories | N
         raise errors.LoadFailed(
             "the line pandas_categorical of the model's file is cut or damaged: copy the file again"
         ) from None
+    # Without a frame LightGBM writes `null`, and `[]` for a frame without categories.
     if not lists:
         return None
     names = tuple(_line(_NAMES, text).split(" "))
@@ -103,6 +104,7 @@ def _places(text: str, names: Sequence[str], columns: Sequence[str]) -> list[int
             raise errors.LoadFailed(f"option {OPTION}: the model has no column {unknown[0]!r}")
         return [names.index(name) for name in columns]
     stated = _line(_FEATURES, text)
+    # Parameters of LightGBM's command line may say `name:a,b`, which has no places.
     if stated and all(part.strip().isdigit() for part in stated.split(",")):
         return sorted(int(part) for part in stated.split(","))
     # Ranges of numbers are in brackets, categories are codes with colons between them.
@@ -115,6 +117,7 @@ def _places(text: str, names: Sequence[str], columns: Sequence[str]) -> list[int
 def _fits(info: str, count: int) -> bool:
     """Return whether all codes that training saw are those of so many categories."""
     numbers = [float(number) for number in re.split(r"[\[\]:]", info) if _is_number(number)]
+    # LightGBM numbers the missing values of a category column -1.
     return all(-1 <= number < count for number in numbers)
 
 
@@ -131,6 +134,7 @@ def of_xgboost(learner: Mapping[str, Any]) -> BoosterCategories | None:
     booster = learner["gradient_booster"]
     kept = booster.get("gbtree", booster).get("model", {}).get("cats", {}).get("enc", [])
     names = [str(name) for name in learner.get("feature_names", [])]
+    # XGBoost itself calls columns without names f0, f1 and so on.
     names = names or [f"f{place}" for place in range(len(kept))]
     codes = {
         place: _codes_of_xgboost(names[place], column)
@@ -141,8 +145,10 @@ def of_xgboost(learner: Mapping[str, Any]) -> BoosterCategories | None:
 
 
 def _codes_of_xgboost(name: str, kept: Mapping[str, Any]) -> categories.CategoryCodes:
+    # Only texts have offsets: they are one run of bytes, and numbers are a list.
     if "offsets" not in kept:
         return categories.CategoryCodes(name, np.asarray(kept["values"]).tolist(), is_strict=True)
+    # XGBoost writes bytes as signed numbers: those above 127 are negative, which uint8 refuses.
     raw = np.asarray(kept["values"], dtype=np.int64).astype(np.uint8).tobytes()
     texts = xgboost_texts.KeptTexts(raw, np.asarray(kept["offsets"], dtype=np.int64).tolist())
     example = texts.example()
@@ -162,13 +168,16 @@ def of_estimator(fitted: Any, columns: Sequence[str] = ()) -> BoosterCategories 
     Return None for all others, and if it has no categories. Raises LoadFailed as `of_lightgbm`.
     """
     package = type(fitted).__module__.partition(".")[0]
+    # The property `booster_` raises for an estimator that was not fitted.
     if package == "lightgbm" and getattr(fitted, "_Booster", None) is not None:
         booster = fitted.booster_
         if not booster.pandas_categorical:
             return None
+        # One tree is enough: the categories lie beside the trees.
         return of_lightgbm(booster.model_to_string(num_iteration=1), columns)
     if package == "xgboost" and hasattr(fitted, "get_booster"):
         booster = fitted.get_booster()
+        # Most boosters have no categories, and writing a big one as JSON takes time.
         if "c" not in (booster.feature_types or ()):
             return None
         return of_xgboost(orjson.loads(bytes(booster.save_raw("json")))["learner"])

@@ -36,6 +36,7 @@ class CategoryCodes:
         self.values = tuple(values)
         self.is_strict = is_strict
         self.example = next(iter(self.values), None) if example is None else example
+        # Equal numbers of all types are one key, so 1, 1.0 and True have one code.
         self._codes: dict[Any, int] = {value: code for code, value in enumerate(self.values)}
         self._find_code: Callable[[Any], int | None] = find_code or self._codes.get
 
@@ -50,6 +51,7 @@ class CategoryCodes:
         Raises InvalidRequest for values of another type than the categories', and for unknown ones
         if `is_strict`.
         """
+        # Bytes that are not UTF-8 are an unknown category, and must not raise another error.
         items = [
             item.decode(errors="surrogateescape") if isinstance(item, bytes) else item
             for item in cells.tolist()

@@ -40,6 +40,7 @@ def by_name(answer: Any) -> Mapping[str, object]:
 
 
 def _is_frame(answer: Any) -> bool:
+    # Known by its attributes, so that pandas is not imported for a look.
     return hasattr(answer, "columns") and hasattr(answer, "to_numpy")
 
 
@@ -61,5 +62,6 @@ def to_arrays(outputs: Mapping[str, object]) -> dict[str, np.ndarray]:
         try:
             arrays[name] = datatypes.owned(datatypes.to_wire(value), value)
         except errors.ModelRaised as error:
+            # The class is kept, because at load NoDatatype means that no input can help.
             raise type(error)(f"output {name!r}: {error.message}") from error.__cause__
     return arrays

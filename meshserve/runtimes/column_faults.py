@@ -29,6 +29,7 @@ def find(given: Arrays, known: Arrays, run: Callable[[Arrays], object]) -> list[
         for name, array in given.items()
         if name in known and (reason := _describe(array, known[name]))
     }
+    # If the model fails even so, the kinds of values are not at fault.
     if not suspects or not _answers(_with_known(given, known, suspects), run):
         return []
     for name in list(suspects)[:COLUMNS_MAX]:

@@ -29,6 +29,7 @@ NUMPY_TYPES: dict[str, np.dtype] = {
 
 _NUMBERS = (bool, int, float, np.number, np.bool_)
 
+# BF16 is left out, because its bits have the dtype of UINT16.
 _DATATYPES = {dtype: datatype for datatype, dtype in NUMPY_TYPES.items() if datatype != "BF16"}
 
 
@@ -49,6 +50,7 @@ def to_wire(values: object) -> np.ndarray:
     datatype covers: None, masked values, and texts among numbers included.
     """
     array = _to_array(values)
+    # Bytes are sent as they lie in memory, so they need this machine's order.
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind == "O":
@@ -66,6 +68,7 @@ def _to_array(values: object) -> np.ndarray:
     """Return values as an array of any dtype, texts that came in lists as objects."""
     if values is None:
         raise errors.ModelRaised("the model gave None where a tensor belongs")
+    # `np.asarray` would show the values below the mask as if they counted.
     if np.ma.is_masked(values):
         raise errors.ModelRaised("the model gave masked values: fill them (`.filled(…)`)")
     try:
@@ -87,6 +90,7 @@ def _to_plain(values: Any) -> object:
         return values.toarray()
     if not hasattr(values, "detach"):
         return values
+    # torch converts no tensor that needs a gradient, is sparse, or is lazily conjugated.
     tensor = values.detach().cpu().to_dense().resolve_conj().resolve_neg()
     # numpy has no bfloat16; float32 holds each of its values.
     return tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
@@ -113,6 +117,7 @@ def _plain_numbers(values: list[Any], *, has_gaps: bool) -> np.ndarray:
     try:
         return np.array(values, dtype=np.float64 if has_gaps else None)
     except OverflowError:
+        # Python's integers have no bound, but floats and int64 have.
         return np.array(values, dtype=np.object_)
 
 

@@ -50,11 +50,13 @@ class Layout:
             for file in visible_files(folder)
             if file.suffix.lower() in self.endings and self._fits(file)
         ]
+        # Of two files it is not clear which one is meant.
         return fitting[0] if len(fitting) == 1 else None
 
     def _fits(self, file: Path) -> bool:
         if file.suffix.lower() in self.endings:
             return not self.is_strict or self.sniff(file)
+        # A suffix with digits, as in `model-1.2`, is a part of the name and no ending.
         return not file.suffix[1:].isalpha() and self.sniff(file)
 
 
@@ -76,12 +78,14 @@ def read_head(file: Path, size_bytes: int = HEAD_BYTES) -> bytes:
 
 def zip_members(file: Path) -> tuple[str, ...]:
     """Return the names in a zip archive; none if it is not a whole one."""
+    # zipfile alone would also take a file that merely ends with an archive.
     if read_head(file, 4) != b"PK\x03\x04":
         return ()
     try:
         with zipfile.ZipFile(file) as archive:
             return tuple(archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        # Damaged archives raise more than BadZipFile.
         return ()
 
 
@@ -94,6 +98,7 @@ def chosen_path(spec: model.ModelSpec, artifact: model_runtime.Artifact) -> Pure
     if name is None:
         return artifact.path
     relative = PurePath(str(name))
+    # A declaration must not reach other files of the machine.
     if relative.is_absolute() or ".." in relative.parts:
         raise errors.LoadFailed(f"option file: {name!r} must name a file inside the model's folder")
     if Path(artifact.path).is_file() and artifact.path.name == relative.name:

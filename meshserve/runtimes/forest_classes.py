@@ -58,7 +58,7 @@ def _is_true(parameters: Mapping[str, Any], name: str) -> bool:
 
 
 def _threshold(parameters: Mapping[str, Any]) -> float:
-    text = _text(parameters, "threshold") or "0.5"
+    text = _text(parameters, "threshold") or "0.5"  # FIL has the same default.
     try:
         return float(text)
     except ValueError:
@@ -80,6 +80,7 @@ def _best_class(predict: Scores, threshold: float) -> Scores:
     def classes(rows: Any) -> np.ndarray:
         scores = np.asarray(predict(rows))
         if scores.ndim == MATRIX_RANK and scores.shape[1] != 1:
+            # FIL gives class numbers as FP32, and its folders declare them so.
             return np.asarray(scores.argmax(axis=1), np.float32)
         return np.asarray(scores.reshape(-1) > threshold, np.float32)
 

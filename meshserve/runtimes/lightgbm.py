@@ -51,6 +51,7 @@ class LightgbmRuntime(model_runtime.Runtime):
 
     name = "lightgbm"
     library = "lightgbm"
+    # Measured: see docs/decisions/0162-libraries-need-room.md.
     library_bytes = 80 << 20
     needs_files = False
 
@@ -78,6 +79,7 @@ class LightgbmRuntime(model_runtime.Runtime):
         self.prepare(device)
         file = files.find_model_file(spec, artifact, LAYOUT)
         reader = options.Options(spec)
+        # Models share the cores, so a request must not start a thread on each of them.
         threads = reader.count("num_threads", 1)
         columns = reader.texts(booster_categories.OPTION)
         reader.check_known()
@@ -142,6 +144,7 @@ def _estimator(
 
 
 def _read_text(file: Path) -> str:
+    # Files from Windows have line ends that the checks below do not know.
     return file.read_bytes().decode().replace("\r\n", "\n")
 
 
@@ -178,6 +181,7 @@ def _check_header(header: Mapping[str, str], features: int, count: int) -> None:
     if outputs < 1 or _number(header, "num_class") != outputs or count % outputs:
         raise trees.BadTree("its number of trees does not fit its number of classes")
     classes = re.search(r"num_class:(\d+)", header.get("objective", ""))
+    # The objective converts as many scores as it names, even past the end of those given.
     if classes and int(classes[1]) != outputs:
         raise trees.BadTree("its objective has another number of classes")
     sizes = header.get("tree_sizes", "").split()
@@ -202,6 +206,7 @@ def _check_tree(tree: Mapping[str, str], features: int) -> None:
     left, right = trees.integers(arrays["left_child"]), trees.integers(arrays["right_child"])
     trees.check_children(left, right)
     children = np.concatenate([left, right])
+    # LightGBM writes the leaf of number i as ~i, which is -1 - i.
     trees.check_indices(~children[children < 0], leaves, "leaf")
     trees.check_indices(trees.integers(arrays["split_feature"]), features, "split's feature")
     trees.check_indices(trees.integers(_numbers(tree, "leaf_features")), features, "leaf's feature")
@@ -211,6 +216,7 @@ def _check_tree(tree: Mapping[str, str], features: int) -> None:
 def _check_categories(tree: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> None:
     """Raise BadTree if a categorical split, whose threshold numbers a range, has a wrong one."""
     count = _number(tree, "num_cat")
+    # Bit 0 of LightGBM's decision types marks a categorical split.
     is_categorical = (trees.integers(arrays["decision_type"]) & 1).astype(bool)
     trees.check_indices(
         trees.integers(arrays["threshold"][is_categorical]), count, "categorical split"

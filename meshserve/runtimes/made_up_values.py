@@ -55,10 +55,13 @@ def make(datatype: str, shape: tuple[int, ...], position: int) -> np.ndarray:
     steps = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape) + position
     if datatype == "BYTES":
         return np.where(steps % 2, b"b", b"a").astype(np.object_)
+    # bfloat16 is the upper half of a float32.
     if datatype == "BF16":
         return (_fractions(steps).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    # Integers stay below 2, because they are often indices of small tables.
     return (_fractions(steps) if dtype.kind == "f" else steps % 2).astype(dtype)
 
 
 def _fractions(steps: np.ndarray) -> np.ndarray:
+    # 61 and 97 have no common factor, so 97 steps in a row give 97 different numbers.
     return np.asarray(steps * 61 % 97 / 97)

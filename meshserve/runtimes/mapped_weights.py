@@ -42,6 +42,7 @@ class _ArtifactFile:
         """Return the whole file as a torch storage. Raises LoadFailed if its length has changed."""
         path = Path(artifact.path, self.path)
         try:
+            # To read a mapping beyond the end of its file ends the process by SIGBUS.
             if path.stat().st_size != self.size_bytes:
                 raise errors.LoadFailed(f"{path.name} is not the file that it was")
             # Not shared: what a module writes to its weights never reaches the file.
@@ -115,6 +116,7 @@ def free(torch: Any, tensors: Sequence[Any]) -> None:
 def map_file(torch: Any, artifact: model_runtime.Artifact, path: Path) -> MappedFile | None:
     """Map a file of the artifact; None if that is no gain or not safe. Raises LoadFailed."""
     file = _ArtifactFile(path.relative_to(artifact.path), path.stat().st_size)
+    # A user's own file may be truncated while it is mapped, which would end the process.
     if file.size_bytes < FILE_BYTES_MIN or not artifact.is_cached:
         return None
     return MappedFile(torch, file, file.map(torch, artifact), _stored_members(path))
@@ -139,6 +141,7 @@ class MappedFile:
         """Return a member as a torch storage; None if it is compressed or not aligned."""
         if (start, length_bytes) not in self._stored:
             return None
+        # A slice of a storage shares its memory: nothing is copied.
         return self._mapping[start : start + length_bytes]
 
     def weights(self, module: Any, artifact: model_runtime.Artifact) -> MappedTensors | None:
@@ -183,6 +186,7 @@ class _Search:
         start = self._starts[address]
         if start is None:
             return None
+        # No remainder is lost: members start at multiples of ALIGNED_BYTES.
         first = start // tensor.element_size() + tensor.storage_offset()
         return TensorLocation(tensor, first, tuple(tensor.shape), tuple(tensor.stride()))
 
@@ -215,6 +219,7 @@ def _stored_members(file: Path) -> Iterator[tuple[int, int]]:
                 and member.compress_size == member.file_size
             ):
                 stream.seek(member.header_offset)
+                # torch pads the local header, to align tensors; the directory lacks that length.
                 name_bytes, extra_bytes = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
                 start = member.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
                 yield start, member.file_size

@@ -142,6 +142,7 @@ def register_request_codec(codec: C) -> C:
 def forget(owner: str) -> None:
     """Drop the codecs that a model registered."""
     for codecs in (_INPUTS, _REQUESTS):
+        # Without an owner these are the codecs that all models share.
         for key in [key for key in codecs if owner and key[0] == owner]:
             del codecs[key]
 

@@ -58,6 +58,7 @@ class MlserverModel(model_runtime.LoadedModel):
         self._code = code
         self._user = user
         self._cleanup = cleanup
+        # By name, because they are MLServer's own where that is installed, else the stand-in's.
         self._types = importlib.import_module("mlserver.types")
         self.signature = model.Signature(
             _specs(user.inputs) or spec.inputs,
@@ -136,6 +137,7 @@ class MlserverModel(model_runtime.LoadedModel):
 
     def _input(self, name: str, array: np.ndarray, details: model_runtime.RequestDetails) -> Any:
         values: Any = array.ravel().tolist()
+        # As in MLServer, texts from JSON are `str`, those from binary tensors `bytes`.
         if details.is_json and array.dtype.hasobject:
             values = [_as_text(item) for item in values]
         sizes = details.nesting.get(name)
@@ -151,6 +153,7 @@ class MlserverModel(model_runtime.LoadedModel):
 
     def close(self) -> None:
         """Call the user's `unload`, and drop its modules."""
+        # The modules and the loop must go even if `unload` raises.
         with self._cleanup:
             self._run(self._user.unload)
         del self._user
@@ -211,6 +214,7 @@ def _nested(values: list[Any], sizes: Sequence[int]) -> Any:
     if not sizes:
         return values[0]
     for size in reversed(sizes[1:]):
+        # A step of 0 would be an error; there are no values to part then.
         values = [values[start : start + size] for start in range(0, len(values), size or 1)]
     return values
 
@@ -283,10 +287,13 @@ def load(folder: Path, spec: model.ModelSpec, implementation: str) -> MlserverMo
     """Return an object of the class, after its `load`. Raises LoadFailed."""
     module, _, name = implementation.rpartition(".")
     with contextlib.ExitStack() as cleanup:
+        # First in and so last out: the model's codecs are dropped from the stand-in's module before
+        # the module goes.
         cleanup.enter_context(STAND_IN.held())
         code = _code(folder, module)
         cleanup.callback(code.forget)
         cleanup.callback(_forget_codecs, code.package)
+        # A copy, because this thread may load another model next, which has other codecs.
         class_ = getattr(contextvars.copy_context().run(_imported, code), name, None)
         if not isinstance(class_, type) or not callable(getattr(class_, "predict", None)):
             raise errors.LoadFailed(f"{code.file.name} has no class {name!r} with predict")
@@ -309,6 +316,7 @@ def _code(folder: Path, module: str) -> user_code.UserCode:
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
+        # `find_spec` imports the packages above the module, and one may be missing.
         spec = None
     if spec is None or spec.origin is None:
         raise errors.LoadFailed(
@@ -328,6 +336,7 @@ def _settings(folder: Path, spec: model.ModelSpec, implementation: str) -> Any:
             settings = kind.parse_file(str(file))
         else:
             settings = kind(implementation=implementation, parameters={"uri": str(folder)})
+        # Callers know the model by the mesh's name, whatever its file says.
         settings.name = spec.id.name
         if own:
             parameters = settings.parameters.model_dump() if settings.parameters else {}

@@ -157,6 +157,7 @@ def _series(pandas: Any, tensor: Any) -> Any:
     if str(tensor.datatype) == "BYTES":
         return pandas.Series(values)
     if isinstance(values, np.ndarray):
+        # pandas makes a series of one dimension only, and a column comes as [rows, 1].
         values = values.reshape(tensor.shape[0], 1).squeeze(axis=1)
     return pandas.Series(values, dtype=mlserver_codecs.numpy_type(tensor))
 

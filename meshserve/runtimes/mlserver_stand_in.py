@@ -236,6 +236,7 @@ _CODECS: dict[str, Any] = {
     )
 }
 _CODECS |= {
+    # MLServer lacks these two: whoever looks for them knows whether this is the stand-in.
     "OWNER": mlserver_codecs.OWNER,
     "forget": mlserver_codecs.forget,
     "DecodedParameterName": mlserver_codecs.DECODED,
@@ -250,6 +251,7 @@ _CODECS |= {
 _CONTEXT = {
     name: contextvars.ContextVar[str](name) for name in ("model_name_var", "model_version_var")
 }
+# Classes import from these modules too, of which each has all names here.
 _PARTS_OF_CODECS = (
     *("base", "numpy", "pandas", "string", "base64", "datetime"),
     *("utils", "lists", "errors", "decorator"),

@@ -152,6 +152,7 @@ class ModelParameters(pydantic.BaseModel):
     autogenerate_inference_pool_gid: bool = False
     format: str | None = None
     content_type: str | None = None
+    # pydantic copies defaults, so that no two objects share this one.
     extra: dict[str, Any] | None = {}
 
 

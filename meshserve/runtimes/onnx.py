@@ -37,6 +37,7 @@ _FIRST_FIELDS = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]")
 
 def _looks_like_onnx(file: Path) -> bool:
     head = files.read_head(file, 8)
+    # A FlatBuffers file has its identifier behind the first four bytes.
     return _FIRST_FIELDS.match(head) is not None or head[4:8] == b"ORTM"
 
 
@@ -204,6 +205,7 @@ def _has_recurrence(file: Path) -> bool:
         names = tuple(bytes([name[0], 0, 0, 0]) + name[1:] for name in _RECURRENT)
     else:
         names = _RECURRENT
+    # Mapped and not read, so that a big model is not in memory twice for a search.
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as content:
         return any(content.find(name) >= 0 for name in names)
 
@@ -223,6 +225,7 @@ def _decoders(session: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
 def _scores(rows: Sequence[Mapping[Any, float]], classes: int) -> np.ndarray:
     """Return scores by class as FP32 of shape [rows, classes], sorted by class."""
     if not rows:
+        # `np.array` would make one dimension of no rows.
         return np.empty((0, classes), np.float32)
     return np.array([[row[key] for key in sorted(row)] for row in rows], dtype=np.float32)
 
@@ -264,7 +267,9 @@ class OnnxRuntime(model_runtime.Runtime):
             onnx_sessions.execution_providers(library, device),
         )
         file_name = str(spec.options.get("file", ""))
+        # All that a verified form depends on.
         key = (artifact.digest, file_name, spec.inputs, spec.outputs, spec.batching, spec.sample)
+        # Other programs may write to a file outside of the cache after its digest was taken.
         form = _FORMS.get(key) if artifact.is_cached else None
         return _model(
             session,

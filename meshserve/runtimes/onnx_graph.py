@@ -62,12 +62,14 @@ def read(content: bytes | Buffer) -> Graph:
     """Return the graph of the model. Raises Unreadable."""
     graph = Graph()
     try:
+        # Slices of a memoryview copy nothing, and most of a file are weights.
         for number, value in _fields(memoryview(content)):
             if number == _GRAPH:
                 _read_graph(graph, _buffer(value))
             elif number == _OPSET:
                 _read_opset(graph, _buffer(value))
             elif number == _FUNCTIONS:
+                # The walk would not see the operators inside of a function.
                 raise Unreadable("the model has functions of its own")
     except (IndexError, struct.error, UnicodeDecodeError) as error:
         raise Unreadable(f"the file is broken: {error}") from None
@@ -127,6 +129,7 @@ def _read_attribute(content: Buffer) -> tuple[str, object]:
         elif number == _ATTRIBUTE_TEXT:
             result = bytes(_buffer(value)).decode(errors="replace")
         elif number == _ATTRIBUTE_NUMBERS:
+            # Writers of Protobuf may pack repeated numbers or not, and readers must take both.
             numbers.extend([_signed(value)] if isinstance(value, int) else _packed(value))
     return name, numbers or result
 
@@ -199,6 +202,7 @@ def _packed(content: Buffer) -> list[int]:
 
 
 def _signed(value: int) -> int:
+    # Protobuf writes negative numbers as 64 bits in two's complement.
     return value - (1 << 64) if value >= 1 << 63 else value
 
 

@@ -142,6 +142,7 @@ def _check_reduction(check: _Check) -> None:
     if not axes and check.number("noop_with_empty_axes", 0):
         axes = []
     elif not axes:
+        # No axes mean all of them, unless the attribute says otherwise.
         axes = None
     rules.along(check.input(0), axes)
 
@@ -188,6 +189,7 @@ def _check_gemm(check: _Check) -> None:
 
 def _check_gather(check: _Check) -> None:
     value, index = check.input(0), check.input(1)
+    # A table of weights may be read at any place, also at one that a row names.
     if value.axis is None:
         return
     rules.constants([index])
@@ -220,6 +222,7 @@ def _check_same_size(check: _Check) -> None:
 
 
 def _check_transpose(check: _Check) -> None:
+    # Any order of axes keeps rows whole, but `inputs` refuses sizes.
     check.inputs()
 
 
@@ -305,6 +308,7 @@ def _check_quantization(check: _Check) -> None:
 
 def _check_quantized_matmul(check: _Check) -> None:
     values = check.inputs()
+    # QLinearMatMul takes the scale and the zero point of a matrix behind it.
     weight = 3 if check.node.kind == "QLinearMatMul" else 1
     rules.matmul(values[0], values[weight])
     rules.constants(values[1:])

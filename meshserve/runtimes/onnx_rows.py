@@ -38,11 +38,13 @@ def find_row_mixing(library: Any, file: Path, probe: onnx_operators.Arrays) -> s
         names = _tensor_names(graph)
         session = _session(library, onnx_graph.with_outputs(content, names), file)
         _check_symbols(session, graph)
+        # The one row that the model is known to take, repeated: rows need not differ here.
         feeds = tuple(row_proof.several_rows(probe, rows) for rows in rules.ROWS)
         first, second = (
             {
                 name: value
                 for name, value in zip(names, session.run(names, feed), strict=True)
+                # ZipMap gives a list of maps, and has a rule of its own.
                 if isinstance(value, np.ndarray)
             }
             for feed in map(_with_texts, feeds)
@@ -61,6 +63,7 @@ def _tensor_names(graph: onnx_graph.Graph) -> list[str]:
 
 def _session(library: Any, content: bytes, file: Path) -> Any:
     chosen = library.SessionOptions()
+    # Nothing may be fused: the operators of the file are those that are judged.
     chosen.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
     chosen.intra_op_num_threads = 1
     chosen.enable_cpu_mem_arena = False
@@ -81,6 +84,7 @@ def _check_symbols(session: Any, graph: onnx_graph.Graph) -> None:
         for node in nodes
         if node.name in wanted and node.shape and isinstance(node.shape[0], str)
     }
+    # ONNX Runtime calls dimensions that have no name `unk__…`.
     named = {symbol for symbol in symbols if symbol and not symbol.startswith("unk__")}
     if len(named) > 1:
         raise rules.RowsMix(f"first dimensions differ by name: {', '.join(sorted(named))}")

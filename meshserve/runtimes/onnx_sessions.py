@@ -92,7 +92,9 @@ def execution_providers(library: Any, device: str) -> list[Any]:
             "ONNX Runtime is installed without CUDA: "
             "pip install onnxruntime-gpu in place of onnxruntime"
         )
+    # By default an arena grows by powers of two, beyond what the model needs.
     cuda_options = {"device_id": 0, "arena_extend_strategy": "kSameAsRequested"}
+    # Operators that CUDA lacks run on the CPU.
     return [("CUDAExecutionProvider", cuda_options), "CPUExecutionProvider"]
 
 

@@ -114,7 +114,7 @@ _RULES: dict[str, Callable[[onnx_graph.Node, Masks, Values], Mask | None]] = {
     "Identity": _same_elements,
     "Mul": _elementwise,
     "Neg": _elementwise,
-    "ReduceProd": lambda *_: None,
+    "ReduceProd": lambda *_: None,  # It is made of all elements, so it counts whole.
     "Reshape": _same_elements,
     "Slice": _slice,
     "Squeeze": _same_elements,

@@ -14,11 +14,13 @@ class Options:
 
     def __init__(self, spec: model.ModelSpec) -> None:
         self._values = spec.options
+        # `files.chosen_path` reads this option for all runtimes.
         self._known = {"file"}
 
     def count(self, name: str, default: int) -> int:
         """Return a whole number. Raises LoadFailed if the option is negative or no number."""
         value = self._get(name, default)
+        # True is an int in Python.
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise errors.LoadFailed(f"option {name}: {value!r} is not a count")
         return value

@@ -18,6 +18,7 @@ def import_library(module: str, library: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        # The library is there, but lacks a module that it imports: its extra would not help.
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise errors.LoadFailed(f"{library} can't be imported: {error}") from error
         raise errors.MissingExtra(

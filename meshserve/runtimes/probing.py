@@ -172,6 +172,7 @@ def _find_inputs_that_run(
     cause: Exception | None = None
     for style in made_up_values.STYLES:
         for size in sizes:
+            # The smallest size is always tried, however big the fixed dimensions are.
             if size > FREE_SIZES[0] and _count_elements(sizes_of(ROWS, size)) > ELEMENTS_MAX:
                 break
             feeds = _made(inputs, sizes_of, ROWS, size, style)
@@ -180,6 +181,7 @@ def _find_inputs_that_run(
             has_one_row = not isinstance(answer, Exception)
             # Some models take no single row, as one that compares rows with each other.
             if isinstance(answer, Exception):
+                # The first refusal is of the plainest values, so it tells users most.
                 cause = cause or answer
                 answer = attempt(run, feeds)
             if not isinstance(answer, Exception):

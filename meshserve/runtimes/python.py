@@ -174,6 +174,7 @@ class PythonRuntime(model_runtime.Runtime):
         if file is None or file.name == "model.py":
             return file is not None
         return (
+            # A `.py` beside a model of another kind may be the script that made it.
             not any(other.suffix in _OTHER_KINDS for other in files.visible_files(file.parent))
             or not Path(artifact.path).is_dir()
         )
@@ -183,6 +184,7 @@ class PythonRuntime(model_runtime.Runtime):
         if "." in spec.runtime:
             return f"{spec.runtime} {spec.id}"
         file = LAYOUT.find(artifact.path)
+        # Searched as text: nothing of a user's code runs before its trust is checked.
         sees_name = file is not None and triton_python.CLASS.encode() in file.read_bytes()
         return str(spec.id) if sees_name else ""
 
@@ -354,6 +356,7 @@ def _signature(
         inputs,
         outputs,
         has_batch_dimension=has_rows,
+        # Joined requests would be one run with two ids.
         can_join=can_join and not sees_request(user),
         platform=PLATFORM,
         optional=optional,

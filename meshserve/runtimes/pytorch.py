@@ -45,6 +45,7 @@ class TorchRuntime(model_runtime.Runtime):
 
     name = "torch"
     library = "torch"
+    # Measured: see docs/decisions/0162-libraries-need-room.md.
     library_bytes = 220 << 20
     can_offload = True
 
@@ -57,6 +58,7 @@ class TorchRuntime(model_runtime.Runtime):
         prerequisites.check_device(device)
         with torch_export.LOADING:
             _warm_up()
+        # The driver is there, but torch may be a build for CPUs.
         if device == "cuda" and not _library().cuda.is_available():
             raise errors.LoadFailed(
                 "torch is installed without CUDA: pip install a CUDA build of torch"
@@ -78,6 +80,7 @@ class TorchRuntime(model_runtime.Runtime):
         torch = _library()
         is_exported = _is_exported(file)
         try:
+            # On a GPU weights are copies in any case.
             mapping = mapped_weights.map_file(torch, artifact, file) if device == "cpu" else None
             if is_exported:
                 program = torch_export.open_program(torch, file, mapping, spec, device)
@@ -119,6 +122,7 @@ def _library() -> Any:
 def _warm_up() -> None:
     """Make torch allocate what all models share, by loading the smallest of each kind."""
     torch = _library()
+    # Models share the cores, so a request must not start a thread on each of them.
     torch.set_num_threads(1)
     torch_export.warm_up(torch)
     torch.jit.CompilationUnit("def smallest(x):\n    return x + 1\n").smallest(torch.zeros(1))

@@ -82,6 +82,7 @@ class _Proof:
         self._run = run
         self._inputs = inputs
         self._sizes = {spec.name: probe[spec.name].shape[1:] for spec in inputs}
+        # A fixed seed, so that equal models get equal verdicts.
         self._random = np.random.default_rng(0)
         self._began_s = time.monotonic()
         self._compared = 0
@@ -139,6 +140,7 @@ class _Proof:
             reason = self._compare(self._draw(rows, *_PLAIN))
             if reason:
                 return f"with {rows} rows: {reason}"
+            # The time of a row in this set is the guess for the next, bigger one.
             row_s = (time.monotonic() - began_s) / rows
         return None
 
@@ -211,6 +213,7 @@ def is_close(left: np.ndarray, right: np.ndarray) -> bool:
     if tolerance is None:
         return False
     finite = np.abs(left[np.isfinite(left)])
+    # The bound follows the largest value, because small ones carry its rounding errors.
     largest = float(finite.max()) if finite.size else 0.0
     return bool(
         np.allclose(left, right, rtol=tolerance, atol=tolerance * largest / 10, equal_nan=True)
@@ -253,6 +256,7 @@ def _values(
         if kind is Kind.WITH_GAPS:
             # Some rows only, so that a row beside a missing value shows what it does to others.
             numbers[:: ROWS - 1] = np.nan
+        # bfloat16 is the upper half of a float32.
         if spec.datatype == "BF16":
             return (numbers.view(np.uint32) >> 16).astype(np.uint16)
         return numbers.astype(dtype)

@@ -64,6 +64,7 @@ def rows_of(shapes: Shapes) -> Operand:
     if len(axes) != 1:
         raise RowsMix("no single axis follows the number of rows")
     axis = axes[0]
+    # An axis may also hold some elements of each row, as [rows * heads] does.
     if first[axis] * ROWS[1] != second[axis] * ROWS[0] or first[axis] % ROWS[0]:
         raise RowsMix("a size is no multiple of the number of rows")
     return Operand(shapes, axis)
@@ -104,6 +105,7 @@ def matmul(left: Operand, right: Operand) -> None:
     """Check a product of (stacks of) matrices, as numpy's matmul has it. Raises RowsMix."""
     if left.axis is not None and left.from_right == -1:
         raise RowsMix("a product sums over the rows")
+    # A product sums over the only dimension of a vector.
     if right.axis is not None and right.from_right == (-2 if right.rank > 1 else -1):
         raise RowsMix("a product sums over the rows")
     if left.axis is None or right.axis is None:

@@ -67,6 +67,7 @@ def find(spec: model.ModelSpec, artifact: model_runtime.Artifact) -> model_runti
     for runtime in BUILT_IN.values():
         if runtime.accepts(candidate):
             return runtime
+    # To ask them imports their packages, so they come after the built-in ones.
     for name in _third_party():
         if (runtime := _load_third_party(name)).accepts(candidate):
             return runtime
@@ -92,6 +93,7 @@ def by_name(name: str) -> model_runtime.Runtime:
 @functools.cache
 def _third_party() -> dict[str, metadata.EntryPoint]:
     points = metadata.entry_points(group=GROUP)
+    # A package must not replace a built-in runtime unnoticed.
     return {point.name: point for point in points if point.name not in BUILT_IN}
 
 

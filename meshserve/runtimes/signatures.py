@@ -245,6 +245,7 @@ def _sampled(spec: model.TensorSpec, values: object) -> np.ndarray:
         if spec.datatype == "BYTES":
             array = datatypes.to_bytes(np.asarray(values, np.object_))
         elif spec.datatype == "BF16":
+            # bfloat16 is the upper half of a float32.
             numbers = np.asarray(values, np.float32)
             array = (numbers.view(np.uint32) >> 16).astype(np.uint16)
         else:

@@ -70,6 +70,7 @@ class SklearnRuntime(model_runtime.Runtime):
 
     name = "sklearn"
     library = "sklearn"
+    # Measured: see docs/decisions/0162-libraries-need-room.md.
     library_bytes = 220 << 20
     needs_files = False
 
@@ -126,6 +127,7 @@ def _read_skops(file: Path, spec: model.ModelSpec, trusted: tuple[str, ...]) -> 
             "name them in options: {trusted: […]}, "
             "or set trust: true if you trust whoever made the file"
         )
+    # skops takes names alone: since 0.10 it refuses `trusted=True`.
     return _guard(file, lambda: skops.load(file, trusted=untrusted))
 
 
@@ -191,6 +193,7 @@ def _explain_missing_class(file: Path, error: AttributeError) -> str:
 def _limit_jobs(estimator: Any, jobs: int) -> None:
     """Set all `n_jobs`, because a request must not start threads on cores that models share."""
     get = getattr(estimator, "get_params", None)
+    # A file may hold a class, which is refused later by its name.
     if get is None or isinstance(estimator, type):
         return
     names = [
@@ -318,6 +321,7 @@ def _frame(
         }
     )
     for name, column in codes.items():
+        # pandas would make gaps of unknown values without a word.
         column.refuse_unlisted(frame[name].tolist())
         frame[name] = library.Categorical(frame[name], categories=list(column.values))
     return frame
@@ -334,6 +338,7 @@ def _texts(cells: np.ndarray) -> np.ndarray:
         return cells.astype(np.object_)
     gaps = np.array([cell is None for cell in cells.tolist()], dtype=bool)
     texts = datatypes.to_texts(cells)
+    # `to_texts` has written gaps as the text "None".
     texts[gaps] = None
     return texts
 

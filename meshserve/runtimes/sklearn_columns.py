@@ -104,6 +104,7 @@ def takes_texts(fitted: Any) -> bool:
     branches = getattr(first, "transformer_list", ())
     if branches:
         return all(takes_texts(branch) for _, branch in branches)
+    # HashingVectorizer keeps no vocabulary; DictVectorizer has one, but takes dictionaries.
     name = type(first).__name__
     return name == "HashingVectorizer" or (
         hasattr(first, "vocabulary_") and name != "DictVectorizer"
@@ -119,6 +120,7 @@ def _inner(part: Any) -> Any:
 
 def _collect_selected(part: Any, columns: list[int], facts: ColumnFacts, depth: int) -> None:
     """Add what the branches of a ColumnTransformer tell, each of which sees its own columns."""
+    # Private, but the public attribute has columns as users wrote them: names, slices, masks.
     places = getattr(part, "_transformer_to_input_indices", {})
     for name, branch, selected in part.transformers_:
         items = [selected] if isinstance(selected, (str, int, slice)) else list(selected)
@@ -166,6 +168,7 @@ def _is_own_code(part: Any) -> bool:
     if type(part).__module__.partition(".")[0] not in _LIBRARIES:
         return True
     function = getattr(part, "func", None)
+    # numpy's ufuncs, such as log1p, work element by element.
     return callable(function) and not isinstance(function, np.ufunc)
 
 
@@ -174,7 +177,9 @@ def _is_row_wise(part: Any) -> bool:
     if _is_own_code(part) or name in _MIXING:
         return False
     if name.startswith("Dummy"):
+        # These strategies draw their answers at random.
         return getattr(part, "strategy", "") not in ("stratified", "uniform")
+    # IterativeImputer with this flag draws its answers at random.
     return not getattr(part, "sample_posterior", False)
 
 

@@ -41,6 +41,7 @@ class StandIn:
 
     def _take(self) -> None:
         with self._lock:
+            # `find_spec` raises for a stand-in, which has no spec, so users are counted first.
             if not self._users and importlib.util.find_spec(self.name) is None:
                 self._shown = self._make()
                 sys.modules.update(self._shown)

@@ -99,6 +99,7 @@ class TabularModel(model_runtime.LoadedModel):
         InvalidRequest for values that the library refuses, or that are of another kind than those
         of the column.
         """
+        # A name of its own keeps it alive: `close` may come while a run goes on.
         estimator = self._estimator
         assert estimator is not None, "a closed model was asked to predict"
         try:

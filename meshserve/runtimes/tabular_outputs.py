@@ -170,6 +170,7 @@ def conform(array: np.ndarray, spec: model.TensorSpec) -> np.ndarray:
         array = array[..., 0]
     if array.dtype == dtype or not _can_become(str(_datatype(array)), spec.datatype):
         return array
+    # A cast cuts fractions and wraps big numbers without a word, hence the comparison.
     converted = array.astype(dtype)
     if dtype.kind != "f" and not np.array_equal(converted, array):
         raise errors.ModelRaised(

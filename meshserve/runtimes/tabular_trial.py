@@ -64,6 +64,7 @@ def call_all(
             rest = _attempt(call, many)
             parts = tabular_outputs.find_sources(name, first, rest)
             for output, source in parts.items():
+                # A column of a frame may have the name of another function's output.
                 unique = output if output not in sources else f"{name}_{output}"
                 alone = tabular_outputs.extract(source, first)
                 joined = None if rest is None else tabular_outputs.extract(source, rest)

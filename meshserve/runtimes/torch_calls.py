@@ -51,6 +51,7 @@ class Recording:
         """Return an argument or a result with `SeenTensor`s in the place of tensors."""
         if isinstance(value, self._torch.Tensor):
             if not is_result and id(value) not in self._numbers:
+                # This is the number that `tensor` gives it next.
                 self.constants[len(self._numbers)] = value
             return self.tensor(value)
         if isinstance(value, (list, tuple)):
@@ -68,6 +69,7 @@ class Recording:
             for value, parameter in zip(args, parameters, strict=False)
         ]
         arguments = {parameter.name: parameter.default_value for parameter in parameters}
+        # A call may leave out arguments that have defaults, and give others by name.
         arguments |= zip([parameter.name for parameter in parameters], args, strict=False)
         described = {
             name: self.describe(value) for name, value in (arguments | dict(keywords)).items()
@@ -96,6 +98,7 @@ def tensors_in(value: Any) -> Sequence[SeenTensor]:
 def recording_mode(torch: Any, recording: Recording) -> Any:
     """Return the dispatch mode that hands each call of an operator to the recording."""
 
+    # In a function, because its base is there only once torch is imported, which takes seconds.
     class Mode(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[misc] # noqa: SLF001
         def __torch_dispatch__(
             self, operator: Any, _types: Any, args: Any = (), kwargs: Any = None

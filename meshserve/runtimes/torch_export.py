@@ -31,7 +31,7 @@ _DATATYPES = {name: name.upper() for name in _INTEGERS} | {
     "bfloat16": "BF16",
 }
 
-_PICKLED = ("custom_obj_", "opaque_obj_")
+_PICKLED = ("custom_obj_", "opaque_obj_")  # The files of pickled objects begin so.
 
 
 def warm_up(torch: Any) -> None:
@@ -188,7 +188,7 @@ def _bounded(number: int, bound: Any) -> int:
     if bound is None:
         return number
     lower = float(bound.lower) if bound.lower > _LEAST_DYNAMIC else 1.0
-    return int(max(lower, min(number, float(bound.upper))))
+    return int(max(lower, min(number, float(bound.upper))))  # `upper` may be infinite.
 
 
 def _with_declared_inputs(

@@ -123,7 +123,7 @@ class TorchModel(model_runtime.LoadedModel):
         Raises InvalidRequest and ModelRaised.
         """
         tensors, keywords = self._bound(inputs)
-        run = object()
+        run = object()  # A set of marks: threads would lose updates of a count.
         self._running.add(run)
         try:
             with self._inference_mode():

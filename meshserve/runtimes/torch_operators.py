@@ -40,6 +40,7 @@ class Step:
             for argument in schema.arguments
             if argument.alias_info is not None and argument.alias_info.is_write
         ]
+        # An operator like `relu_` obeys the rule of `relu`.
         self.name = name.removesuffix("_") if self.is_in_place else name
 
     def all_tensors(self, call: torch_calls.Call) -> list[torch_calls.SeenTensor]:
@@ -139,6 +140,7 @@ _RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
 def check_rule(step: Step, outputs: list[rules.Operand]) -> None:
     """Check the operator by the rule of its kind. Raises RowsMix, also if it has none."""
     name, output = step.name, outputs[0]
+    # With a condition alone it is `nonzero`.
     if name == "where" and not step.operands("self"):
         raise rules.RowsMix("it numbers the rows")
     if name in _ELEMENTWISE:
@@ -183,8 +185,9 @@ def _check_along(step: Step) -> None:
         return
     if step.is_whole_slice():
         return
+    # `flip` calls it `dims`.
     dim = step.value("dim") if "dim" in step.first.arguments else step.value("dims")
-    axes = [dim] if isinstance(dim, int) else dim or None
+    axes = [dim] if isinstance(dim, int) else dim or None  # An empty list means all.
     values = step.inputs()
     for value in values:
         rules.along(value, axes)
@@ -200,6 +203,7 @@ def _check_not_training(is_training: object) -> None:
 
 def _check_batch_first(step: Step) -> None:
     values = step.inputs()
+    # Attention has rows in its query, its key and its value.
     sources = 3 if step.name == "_native_multi_head_attention" else 1
     for value in values[:sources]:
         rules.at_axis(value, 0)

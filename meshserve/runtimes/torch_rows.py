@@ -52,6 +52,7 @@ def _differing(torch: Any, first: Mapping[int, Any], second: Mapping[int, Any]) 
     return {
         number
         for number, tensor in first.items()
+        # A weight is the same object in both runs, which saves comparing its values.
         if tensor is not second[number]
         and not (tensor.shape == second[number].shape and torch.equal(tensor, second[number]))
     }
@@ -65,6 +66,7 @@ def check_control_flow(torch: Any, module: Any) -> None:
     """
     if not isinstance(module, torch.jit.ScriptModule):
         return
+    # Frozen, so that branches on the module's own attributes, such as `training`, are gone.
     graph = torch.jit.freeze(module).graph
     for kind in ("prim::Loop", "aten::len"):
         if graph.findAllNodes(kind, recurse=True):
@@ -124,6 +126,7 @@ def _check(step: torch_operators.Step) -> None:
         return
     _check_arguments(step)
     _check_written(step)
+    # Numbers are not followed, so `item` of a row ends the proof.
     if not results and has_rows and step.name not in _QUERIES:
         raise rules.RowsMix("a number is taken out of the rows")
     if not has_rows:

@@ -36,6 +36,7 @@ def open_program(
     torch: Any, file: Path, spec: model.ModelSpec, device: str
 ) -> torch_model.TorchProgram:
     """Load a scripted module. Raises LoadFailed, and what torch raises for a broken file."""
+    # A module that was saved in training is loaded so, and would drop values at random.
     module = torch.jit.load(str(file), map_location=device).eval()
     inputs, outputs = _declared(file, spec)
     signatures.check_specs(inputs, "input")
@@ -59,7 +60,7 @@ def _call(module: Any, inputs: Sequence[model.TensorSpec]) -> Callable[..., Any]
 
     Raises LoadFailed if its `forward` takes others.
     """
-    arguments = module.forward.schema.arguments[1:]
+    arguments = module.forward.schema.arguments[1:]  # The first is the module itself.
     names = [argument.name for argument in arguments if str(argument.type) in _TENSORS]
     needed = [argument for argument in arguments if not argument.has_default_value()]
     for argument in needed:
@@ -148,10 +149,12 @@ def _changes_module(torch: Any, module: Any) -> bool:
 
 def _evaluation_graph(torch: Any, module: Any) -> Any:
     """Return the graph without the branches that only training takes: a batch norm counts there."""
+    # A copy, so the changes below leave the module as it is.
     graph = module.inlined_graph
     for node in graph.findAllNodes("prim::GetAttr", recurse=True):
         if node.s("name") == "training":
             constant = graph.insertConstant(False)  # noqa: FBT003 a value
+            # `insertConstant` appends it behind its uses.
             constant.node().moveBefore(next(iter(graph.nodes())))
             node.output().replaceAllUsesWith(constant)
     # A private function of the pinned torch; the public `freeze` copies all weights.

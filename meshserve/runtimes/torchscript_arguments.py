@@ -104,6 +104,7 @@ class OpenArguments:
             elif _is_required(argument):
                 raise errors.InvalidRequest(f"input {argument.name!r} is missing; {self._known()}")
             elif argument.is_needed:
+                # It may be None, but has no default, so TorchScript wants it to be given.
                 keywords[argument.name] = None
         return keywords
 

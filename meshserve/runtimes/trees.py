@@ -47,6 +47,7 @@ def integers(values: object) -> np.ndarray:
         array = values if isinstance(values, np.ndarray) else np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise BadTree("numbers are missing or are no numbers") from None
+    # NaN is unlike itself, so it is refused here too.
     if array.dtype.kind == "f" and not np.array_equal(array, np.trunc(array)):
         raise BadTree("a number is not whole")
     return array.astype(np.int64)

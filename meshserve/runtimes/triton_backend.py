@@ -340,6 +340,7 @@ def _modules() -> dict[str, ModuleType]:
     module = ModuleType(NAME, __doc__)
     for shown in _SHOWN:
         setattr(module, shown.__name__, shown)
+    # Triton's names, which other classes of this package have.
     vars(module)["InferenceRequest"] = BackendRequest
     vars(module)["MetricFamily"] = UnshownMetrics
     vars(module)["triton_to_numpy_type"] = triton_string_to_numpy

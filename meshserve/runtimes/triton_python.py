@@ -40,6 +40,7 @@ class TritonPythonUser:
             if initialize is not None:
                 initialize(self._arguments(folder))
         except BaseException:
+            # A failed load must leave neither the stand-in nor the folder behind.
             self._cleanup.close()
             raise
 
@@ -53,6 +54,7 @@ class TritonPythonUser:
         id_ = self._spec.id
         # Models join both to a path, but an artifact in the cache has no folder of its version.
         repository = self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="meshserve-"))
+        # It becomes the name of a folder.
         version = id_.version if id_.version.isalnum() else "1"
         (Path(repository) / version).symlink_to(folder.absolute(), target_is_directory=True)
         config = {"name": id_.name, "backend": "python", **self._config}

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+# Each level takes several calls, so a file without a bound could exhaust Python's stack.
 DEPTH_MAX = 64
 
+# UBJSON's numbers are big-endian.
 _NUMBERS = {
     b"i": ">i1",
     b"U": ">u1",
@@ -90,6 +92,7 @@ class _Reader:
     def _count(self) -> int:
         size = _COUNT_BYTES.get(self._take(1), 0)
         count = int.from_bytes(self._take(size), "big", signed=True) if size else -1
+        # An element takes at least a byte: a greater length would only cost memory.
         if not 0 <= count <= len(self._content):
             raise Malformed("an impossible length")
         return count

@@ -101,6 +101,7 @@ def _spec(
     )
 
 
+# First, because Python's own finder would load these files too, and write compiled ones.
 sys.meta_path.insert(0, _Finder())
 
 
@@ -147,6 +148,7 @@ class UserCode:
         if spec is None or spec.loader is None:
             raise errors.LoadFailed(f"{self.file.name} can't be imported")
         module = importlib.util.module_from_spec(spec)
+        # Before it is executed, because the imports in it look for their package there.
         sys.modules[self._name] = module
         self.run(errors.LoadFailed, spec.loader.exec_module, module)
         return module
@@ -157,6 +159,7 @@ class UserCode:
 
     def forget(self) -> None:
         """Drop the module, those that it imported from its folder, and its event loop."""
+        # Before the modules go, because its coroutines may still import some.
         self._loop.close()
         # Of a copy, which is made at once: other threads import modules meanwhile.
         for name in list(sys.modules):
@@ -184,6 +187,7 @@ class UserCode:
     def _position(self, error: BaseException) -> str:
         if isinstance(error, SyntaxError) and error.filename:
             return f"{Path(error.filename).name}:{error.lineno}: "
+        # The last line in the user's own files: lines of libraries below it tell less.
         frames = [
             frame
             for frame in traceback.extract_tb(error.__traceback__)

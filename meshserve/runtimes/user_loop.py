@@ -50,9 +50,11 @@ class UserLoop:
         return future.result()
 
     def _started(self) -> asyncio.AbstractEventLoop:
+        # Two first calls at once would start two loops.
         with self._starting:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
+                # A daemon: a coroutine that never ends must not keep the process from ending.
                 self._thread = threading.Thread(
                     target=self._serve, args=(self._loop,), name=self._name, daemon=True
                 )
@@ -77,6 +79,7 @@ class UserLoop:
         with self._starting:
             loop, self._loop = self._loop, None
         if loop is not None and self._thread is not None:
+            # `stop` alone would not wake a loop that waits.
             loop.call_soon_threadsafe(loop.stop)
             self._thread.join(CLOSE_S)
 
@@ -95,6 +98,7 @@ async def _end_all(loop: asyncio.AbstractEventLoop) -> None:
     for task in tasks:
         task.cancel()
     if tasks:
+        # A coroutine may catch its cancellation and go on.
         await asyncio.wait(tasks, timeout=CLOSE_S)
     with contextlib.suppress(Exception):
         await loop.shutdown_asyncgens()

@@ -59,6 +59,7 @@ class XgboostRuntime(model_runtime.Runtime):
 
     name = "xgboost"
     library = "xgboost"
+    # Measured: see docs/decisions/0162-libraries-need-room.md.
     library_bytes = 80 << 20
     needs_files = False
 
@@ -86,6 +87,7 @@ class XgboostRuntime(model_runtime.Runtime):
         self.prepare(device)
         file = files.find_model_file(spec, artifact, LAYOUT)
         reader = options.Options(spec)
+        # Models share the cores, so a request must not start a thread on each of them.
         threads = reader.count("nthread", 1)
         missing = reader.number("missing", math.nan)
         reader.check_known()
@@ -125,6 +127,7 @@ def _estimator(
     kept: booster_categories.BoosterCategories | None,
     spec: model.ModelSpec,
 ) -> tabular.Estimator:
+    # A Booster answers with all its trees unless it is told which ones.
     best = booster.attr("best_iteration")
     rounds = (0, int(best) + 1) if best is not None and best.isdecimal() else (0, 0)
     config = orjson.loads(booster.save_config())
@@ -164,8 +167,10 @@ def _predict(
     library: Any, booster: Any, rounds: tuple[int, int], missing: float, rows: np.ndarray
 ) -> object:
     return booster.predict(
+        # By default threads on all cores fill a DMatrix.
         library.DMatrix(rows, missing=missing, nthread=1),
         iteration_range=rounds,
+        # A matrix has no names, and a booster with names would refuse it.
         validate_features=False,
     )
 
@@ -182,6 +187,7 @@ def _check_file(_digest: str, file: Path) -> booster_categories.BoosterCategorie
             f"{file.name} is in XGBoost's old binary format, which XGBoost reads no more since "
             "3.1: load it with an older XGBoost and save it as model.ubj or model.json"
         )
+    # A key of UBJSON begins with the type of its length, one of JSON with a quote.
     is_binary = content[1:2] == b"L"
     try:
         learner = (ubjson.loads(content) if is_binary else orjson.loads(content))["learner"]
@@ -204,6 +210,7 @@ def _check_file(_digest: str, file: Path) -> booster_categories.BoosterCategorie
 def _check_learner(learner: Mapping[str, Any]) -> None:
     shape = learner["learner_model_param"]
     features = int(shape["num_feature"])
+    # `num_class` is 0 where a row has one score.
     groups = max(1, int(shape.get("num_class", 0)), int(shape.get("num_target", 1)))
     if not 0 < features <= FEATURES_MAX or groups > FEATURES_MAX:
         raise trees.BadTree(f"it has {features} features and {groups} outputs")

@@ -44,6 +44,7 @@ class CutText:
 
     def example(self) -> str:
         """Return a text that fits."""
+        # The last character may be cut; nearly all of UTF-8's go on with a byte like \xa0.
         fills = (self.start + b"\xa0" * count for count in range(4))
         text = next((fill for fill in fills if _is_text(fill)), b"").decode()
         return text.ljust(self.length, "_")

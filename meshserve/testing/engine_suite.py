@@ -21,7 +21,7 @@ from meshserve.core.interfaces import llm_engine
 
 Json: TypeAlias = dict[str, Any]
 TOKENS = 8
-LONG = 400
+LONG = 400  # So many that a request still runs when its client leaves.
 PATIENCE_S = 60.0
 SOON_S = 5.0
 POLL_S = 0.01
@@ -107,6 +107,7 @@ class Exchange:
     async def first_part(self) -> None:
         """Return once a part of the body has come."""
         async with _within(PATIENCE_S, "an answer must begin"):
+            # No await lies between this check and `clear`, so no part is missed.
             while not self.body and not self.task.done():
                 self._changed.clear()
                 await self._changed.wait()
@@ -115,6 +116,7 @@ class Exchange:
         """Close the connection, as a client does that no longer wants the answer."""
         self._has_left.set()
         async with _within(SOON_S, "a request must end when its client leaves"):
+            # An app may end such a request by an exception: that breaks no rule.
             await asyncio.gather(self.task, return_exceptions=True)
 
     async def answer(self) -> Json:
@@ -141,6 +143,7 @@ async def _within(timeout_s: float, promise: str) -> AsyncIterator[None]:
         raise AssertionError(f"{promise}, within {timeout_s:g} s") from None
 
 
+# An app may return any awaitable, but a task takes coroutines alone.
 async def _awaiting(work: Awaitable[None]) -> None:
     await work
 
@@ -163,6 +166,7 @@ class StartedEngine:
             "prompt": "def wait(",
             "temperature": 0,
             "max_tokens": TOKENS,
+            # Else the model may end before so many tokens, and `tokens` would not grow by them.
             "ignore_eos": True,
         }
         return self.post(json.dumps(request | changes).encode())
@@ -239,6 +243,7 @@ async def check_that_counts_follow_requests(started: StartedEngine) -> None:
     await started.wait_until(IDLE, _is_idle)
     after = started.engine.counts()
     assert after.ttft[-1][0] == math.inf, "the last bound of ttft must be infinite"
+    # Each bound counts all shorter times, so the last one counts every request.
     earlier = before.ttft[-1][1] if before.ttft else 0
     assert after.ttft[-1][1] > earlier, "ttft must count the request"
     assert 0.0 <= after.kv_used <= 1.0, f"kv_used is a share, not {after.kv_used}"
@@ -282,6 +287,7 @@ async def check_that_a_killed_engine_ends_its_streams(started: StartedEngine) ->
     exchange = started.complete(stream=True, max_tokens=LONG)
     await exchange.first_part()
     started.engine.kill()
+    # Engines may send [DONE] behind the error.
     events = [event for event in await exchange.events(SOON_S) if event != "[DONE]"]
     assert "error" in json.loads(events[-1]), f"the stream must end with an error: {events[-1]}"
     async with _within(SOON_S, "failure must say why once the engine is killed"):

@@ -70,6 +70,7 @@ class FakeWorker:
             self.counters = self.counters._replace(load_failures=self.counters.load_failures + 1)
             raise errors.LoadFailed(failure)
         if id_ not in self.copies:
+            # Equal URIs stand for equal content.
             self.learned.append(
                 reports.LearnedMeasurement(
                     id_, model.Measured(f"sha256:{declared.spec.uri}", SIZE, 0.1)
@@ -94,6 +95,7 @@ class FakeWorker:
         page = tuple(changed[: self.page_copies])
         gone = tuple(id_ for id_ in known if id_ not in self.copies)
         kept = {id_: copy for id_, copy in known.items() if id_ in self.copies}
+        # Only what this page tells counts as reported: the rest comes with the next one.
         self.reported = kept | {copy.id: copy for copy in page}
         self.reports += 1
         learned, self.learned = tuple(self.learned), []
@@ -247,6 +249,7 @@ class FakeCluster(fake_replicas.FakeReplicas):
 
     async def configure_gateway(self, node: str, snapshot: snapshots.GatewaySnapshot) -> None:
         """Keep the snapshot. Raises MeshError while `failing_configures` counts failures."""
+        # Raises without a gateway, because nothing is there to configure.
         await self.gateway_report(node)
         if self.failing_configures[node] > 0:
             self.failing_configures[node] -= 1

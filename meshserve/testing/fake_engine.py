@@ -164,6 +164,7 @@ class FakeEngine(llm_engine.Engine):
                 # They follow from the prompt, so that a test knows whose answer it got.
                 yield WORDS[(sum(prompt.encode()) + index * index) % len(WORDS)]
         finally:
+            # Also for a client that leaves: its request is cancelled where it waits above.
             self._running -= 1
 
     async def _step(self) -> None:
@@ -176,6 +177,7 @@ class FakeEngine(llm_engine.Engine):
         self, scope: llm_engine.Scope, receive: llm_engine.Receive, send: llm_engine.Send
     ) -> None:
         body = await _read_body(receive)
+        # The group waits for both tasks, so that none outlives its request.
         async with asyncio.TaskGroup() as group:
             response = group.create_task(self._respond(scope["path"], body, send))
             departure = group.create_task(_wait_until_gone(receive))

@@ -97,6 +97,7 @@ class FakeWatch:
             raise errors.InvalidRequest("no time to load")
         scans = self._scans.setdefault(repository.place, asyncio.Queue())
         yield await scans.get()
+        # Without a watch a repository is scanned once.
         while repository.watch:
             yield await scans.get()
 

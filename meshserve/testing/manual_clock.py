@@ -32,9 +32,12 @@ class ManualClock:
     async def advance(self, seconds: float) -> None:
         """Move time forward, and wake the sleepers that are due, in order of their times."""
         end_s = self._now_s + seconds
+        # Tasks that were just started must fall asleep before time moves.
         await self._turn()
         while self._sleepers and self._sleepers[0][0] <= end_s:
+            # Each sleeper wakes at its own time, so what it does next is counted from there.
             self._now_s, _, woken = heapq.heappop(self._sleepers)
+            # The future of a sleeper that was cancelled is done already.
             if not woken.done():
                 woken.set_result(None)
             await self._turn()

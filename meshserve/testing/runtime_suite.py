@@ -310,6 +310,7 @@ def _copied(artifact: model_runtime.Artifact, folder: Path) -> Path:
     """Copy the artifact under its own name into `folder`, and make the copy writable."""
     source, target = Path(artifact.path), folder / artifact.path.name
     if source.is_dir():
+        # copyfile leaves modes behind: files of the cache are read-only.
         shutil.copytree(source, target, copy_function=shutil.copyfile)
     else:
         shutil.copyfile(source, target)
