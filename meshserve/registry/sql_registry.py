@@ -25,7 +25,7 @@ from meshserve.core.values import (
 from meshserve.registry import registry_tables as tables
 
 BUSY_TIMEOUT_S = 10
-CONNECT_TIMEOUT_S = 10
+CONNECT_TIMEOUT_S = 10  # libpq itself waits without end
 VERSION, MESH_ID, DOCUMENT = "schema_version", "mesh_id", "document"
 
 Row = dict[str, Any]
@@ -99,6 +99,7 @@ class SqlRegistry:
         except errors.ConfigInvalid as error:
             engine.dispose()
             raise errors.ConfigInvalid(f"registry {self._shown()}: {error.message}") from error
+        # Only now, so that the next call tries again what has failed here.
         self._engine = engine
         return engine
 
@@ -117,6 +118,7 @@ def _engine(text: str) -> sa.Engine:
         raise errors.ConfigInvalid(
             f"registry: expected sqlite:///FILE or postgresql://…, got {url.get_backend_name()!r}"
         )
+    # SQLAlchemy 2.0 takes the bare name for psycopg2, which the extra does not install.
     url = url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
     try:
         # Pinged before use: a database that was started again has closed all pooled connections.
@@ -176,6 +178,7 @@ def _check_schema(connection: sa.Connection) -> None:
             f"its schema has version {version}, "
             f"this meshserve reads version {tables.SCHEMA_VERSION}"
         )
+    # Only after the checks: a registry of a newer schema must stay as it is.
     tables.metadata.create_all(
         connection, [tables.metadata.tables[name] for name in tables.ADDED_LATER - existing]
     )
@@ -187,6 +190,7 @@ def _reason(error: sa.exc.SQLAlchemyError) -> str:
 
 
 def _read_models(connection: sa.Connection) -> Iterator[catalog.ModelDeclared]:
+    # An outer join, because a model has no measurement before its first load.
     joined = tables.models.outerjoin(
         tables.measured, tables.models.c.digest == tables.measured.c.digest
     )

@@ -101,6 +101,7 @@ def _write_all(
                 f"{member.name!r} is a link, a device or encrypted; "
                 "only plain files and folders are unpacked"
             )
+        # Members that are left out count too: those of a tar.gz are decompressed to be passed.
         left_bytes -= member.size_bytes
         if left_bytes < 0:
             raise errors.LoadFailed(
@@ -119,6 +120,7 @@ def _write(member: ArchiveMember, target: Path) -> None:
         raise errors.LoadFailed(f"{member.name!r} has no content")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        # Never over an earlier member: which of the two is meant can't be known.
         with reading, target.open("xb") as writing:
             content.write(reading, writing)
     except (FileExistsError, NotADirectoryError):
@@ -144,6 +146,7 @@ def _zip_members(archive: Path) -> Iterator[ArchiveMember]:
 
 
 def _tar_members(archive: Path) -> Iterator[ArchiveMember]:
+    # Decompressed here: if tarfile did it, `_LimitedReads` would not see its reads of headers.
     with (
         archive.open("rb") as raw,
         _plain(archive, raw) as stream,
@@ -175,6 +178,7 @@ class _LimitedReads(io.RawIOBase):
         self._stream = stream
 
     def read(self, size: int = -1) -> bytes:
+        # A negative size would read all that there is.
         if not 0 <= size <= HEADER_BYTES_MAX:
             raise errors.LoadFailed(f"it has a header of more than {HEADER_BYTES_MAX} bytes")
         return self._stream.read(size)

@@ -51,6 +51,7 @@ class ArtifactCache:
         Nobody else may read the cache: it has copies of what other users may not read.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # `mkdir` does not change the mode of a folder that exists.
         if self.folder.stat().st_mode & 0o077:
             self.folder.chmod(0o700)
         self.slot.take()

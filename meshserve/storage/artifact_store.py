@@ -108,6 +108,7 @@ class ArtifactStore:
                 f"the checksum {checksum!r} is not sha256: and 64 hexadecimal digits"
             )
         for _ in range(TRIES):
+            # By stamp and root too: for another one the content or the check may be another.
             known = await self._flights.join(
                 f"{source.uri}#{source.stamp}#{file_root}", lambda: self._bring(source)
             )
@@ -135,6 +136,7 @@ class ArtifactStore:
         try:
             self._cache.drop(artifact.digest)
         except OSError as error:
+            # Loads expect a MeshError: one that ended by this error would count as going on.
             raise _cache_failed(error) from None
         self._known.pop(source.uri, None)
         self._artifacts.pop(source.uri, None)
@@ -148,6 +150,7 @@ class ArtifactStore:
 
     async def _bring(self, source: model_uri.ModelUri) -> source_index.KnownSource:
         try:
+            # With each fetch, because somebody may have removed the cache since.
             self._cache.open()
             if self._scrub is None:
                 self._scrub = tasks.spawn(scrub.keep_scrubbing(self._cache), "scrub of the cache")
@@ -181,6 +184,7 @@ class ArtifactStore:
 
     async def _trim_while_due(self) -> None:
         while self._untrimmed_bytes >= self._cache.size_bytes_max * TRIM_SHARE:
+            # Before the trim, so that what is added meanwhile makes another one due.
             self._untrimmed_bytes = 0
             try:
                 await self.trim()
@@ -211,6 +215,7 @@ class ArtifactStore:
         with contextlib.suppress(errors.LoadFailed):
             artifact = self._artifacts.get(model_uri.parse(uri).uri)
             if artifact is not None and artifact.is_cached:
+                # Not awaited: a hash takes half a second per GiB, and the failure is told now.
                 work = self._in_thread(self._cache.drop_or_age, artifact)
                 tasks.spawn(work, "look at an artifact")
 
@@ -220,7 +225,9 @@ class ArtifactStore:
             self._scrub.cancel()
         await self._flights.close()
         await self._trims.close()
+        # A thread can't be cancelled, and may still copy a big file: the event loop goes on.
         await asyncio.to_thread(self._threads.shutdown)
+        # Last, because the threads write to the slot's folder.
         self._cache.slot.give_back()
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:

@@ -21,7 +21,7 @@ FOLDER = ""
 BLOCK_BYTES = 4096
 TRIES = 5
 """Tries to move content in, because other processes may change the same entry meanwhile."""
-OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
+OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)  # Either may be told of a folder in the way (rename(2)).
 
 
 class CacheEntries:

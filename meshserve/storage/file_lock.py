@@ -12,11 +12,13 @@ import struct
 
 # `struct flock` of 64-bit Linux: type, origin, start, length, pid (man 2 fcntl).
 _FLOCK = struct.Struct("hhqqi4x")
+# A write lock conflicts with every other, and a length of 0 means the whole file.
 _ANY_HOLDER = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
 def take(descriptor: int) -> None:
     """Lock the file, which is open for writing. Raises OSError if another process has done so."""
+    # Despite its name a lock of fcntl(2): one of flock(2) would live on in a forked child.
     fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 

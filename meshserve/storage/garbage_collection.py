@@ -38,6 +38,7 @@ def choose_removals(
     excess_bytes += int(size_bytes_max * (1 - KEPT_SHARE))
     removals: list[CacheEntry] = []
     for entry in oldest_first:
+        # The first young one ends the loop: all that follow were used later.
         if excess_bytes <= 0 or entry.used_s >= young_s:
             break
         if entry.digest not in held:

@@ -32,6 +32,7 @@ def _is_held(path: Path) -> bool:
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            # A holder in another container has no id here, and the name would mean another process.
             if str(file_lock.find_holder(descriptor)) == path.name:
                 return True
         finally:

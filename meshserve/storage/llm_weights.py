@@ -82,6 +82,7 @@ def _identify_folder(folder: Path) -> llm_spec.Weights:
         digest.update(f"{name}\0{stat.st_size}\0".encode("utf-8", "surrogateescape"))
         times.update(f"{name}\0{stat.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
         _sample(folder / name if name else folder, stat.st_size, digest)
+    # With the machine, because a copy of the files elsewhere has other times.
     return llm_spec.Weights(digest.hexdigest(), socket.gethostname(), times.hexdigest())
 
 

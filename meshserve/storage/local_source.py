@@ -58,8 +58,10 @@ def bring(
         for _ in range(TRIES):
             stamp = content.stamp(path)
             known = cache.find_source(source.uri, source.stamp or stamp.text)
+            # What is used in place has no copy, so it counts only while the file is as it was.
             if known is not None and (not known.place or known.stamp == stamp.text):
                 return known
+            # Files with the declared stamp had settled when they were declared.
             if not (source.stamp and stamp.text.startswith(source.stamp)):
                 _check_settled(source, settle_ns)
             known = _take_whole(source, stamp, cache)

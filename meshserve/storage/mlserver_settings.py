@@ -28,6 +28,7 @@ def read(text: str | bytes) -> model_metadata.ModelDeclaration:
     parameters = settings.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise ValueError("parameters: expected an object in {}")  # noqa: TRY004 the text's fault
+    # MLServer joins requests from 2 on; 0 and 1 mean that it does not (mlserver/batching/hooks.py).
     rows_max = settings.get("max_batch_size")
     implementation = _text(settings, "implementation")
     # A class of the user's own, `module.Class`, finds its files by its settings, so it gets all.

@@ -23,6 +23,7 @@ class VersionPolicy:
         """Return the versions to serve, in the given order. Versions are whole numbers."""
         if self.listed is not None:
             return [version for version in versions if version in self.listed]
+        # As numbers: as texts `9` comes after `10`.
         newest_first = sorted(versions, key=int, reverse=True)
         return [version for version in versions if version in newest_first[: self.latest]]
 

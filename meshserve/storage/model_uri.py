@@ -83,6 +83,7 @@ def redacted(uri: str) -> str:
     if SCHEME.match(uri) is None:
         return uri
     parts = urlsplit(uri)
+    # From the right: a password may hold an `@`, and would be shown in part.
     user, at, host = parts.netloc.rpartition("@")
     netloc = f"***{at}{host}" if user else host
     return f"{parts.scheme}://{netloc}{parts.path}{'?***' if parts.query else ''}"

@@ -43,6 +43,7 @@ class ProcessSlot:
         self._lock = _lock(self._lock_file)
         (self._own_folder / "temp").mkdir(parents=True, exist_ok=True)
         self._held.mkdir(exist_ok=True)
+        # The marks of what is held have gone with a slot that was removed.
         for digest in self._holds:
             self._mark(digest).touch()
 
@@ -50,6 +51,7 @@ class ProcessSlot:
         """Remove the slot, with its unfinished files and holds."""
         if self._lock is None:
             return
+        # The lock ends last: until then no other process clears the same files.
         shutil.rmtree(self._own_folder, ignore_errors=True)
         self._lock_file.unlink(missing_ok=True)
         os.close(self._lock)
@@ -58,6 +60,7 @@ class ProcessSlot:
     @contextlib.contextmanager
     def temp(self) -> Iterator[Path]:
         """Yield a new folder for unfinished files; remove it at the end if it still exists."""
+        # In the cache itself: entries come and go by renames, which need one file system.
         folder = self._own_folder / "temp" / str(next(self._numbers))
         folder.mkdir(parents=True)
         try:
@@ -85,6 +88,7 @@ class ProcessSlot:
 
     def held_by_all(self) -> frozenset[str]:
         """Return the digests that any living process holds; clear slots of ended processes."""
+        # First, because the marks of processes that have ended must keep nothing.
         for lock in self._folder.glob("*.lock"):
             if lock.stem != self._token:
                 _clear_if_abandoned(lock)
@@ -108,6 +112,7 @@ def _clear_if_abandoned(lock: Path) -> None:
         with lock.open("rb") as stream:
             # Fails at once while its process lives.
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The lock's file goes last: by it the next trim finds what an interrupted one has left.
             shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
             lock.unlink(missing_ok=True)
     except (BlockingIOError, FileNotFoundError):

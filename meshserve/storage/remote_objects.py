@@ -85,6 +85,7 @@ class RemoteObjects:
 
         Raises FileNotFoundError if there is nothing, LoadFailed if there are too many.
         """
+        # A key without a slash at its end may be a folder's or, as is tried first, an object's.
         if self._source.kind == "http" or not self._key.endswith("/"):
             with contextlib.suppress(FileNotFoundError):
                 return (_described(await self._store.head_async(self._key), self._key, ""),)
@@ -98,10 +99,12 @@ class RemoteObjects:
         async for batch in _batches(self._store, prefix):
             for meta in batch:
                 name = meta["path"].removeprefix(prefix)
+                # obstore drops last slashes, so the mark of the folder itself has no name below it.
                 if len(prefix) < len(meta["path"]) and not any(
                     content.is_hidden(part) for part in name.split("/")
                 ):
                     objects[name] = _described(meta, meta["path"], name)
+            # After each batch: a bucket may hold more names than memory does.
             if len(objects) > content.FILES_MAX:
                 raise errors.LoadFailed(
                     f"{self._source.shown} holds more than {content.FILES_MAX} files"

@@ -107,6 +107,7 @@ class Download:
 
         async def save(object_: remote_objects.RemoteObject) -> remote_objects.RemoteObject:
             async with gate:
+                # A key is any text, and `..` in it must not lead out of the folder.
                 return (await self._save(object_, folder / archives.relative(object_.name)))[0]
 
         async with asyncio.TaskGroup() as group:
@@ -128,6 +129,7 @@ class Download:
                 self._left_bytes -= len(chunk)
                 self._check_fits(0)
                 await self._in_thread(_add, writing, hashing, chunk)
+            # In a thread, because its fsync waits for the disk.
             await self._in_thread(content.finish, writing, object_.size_bytes)
         return object_, hashing.hexdigest()
 

@@ -49,6 +49,7 @@ def version_of(name: str, *, is_triton: bool) -> str:
     (docs/user_guide/model_repository.md). Without Triton's configuration the folder may be one of
     TF Serving, where `0000012` is version 12.
     """
+    # For Python the digits of other scripts are decimal too.
     if not (name.isascii() and name.isdecimal()):
         return ""
     value = name.lstrip("0") or "0"

@@ -90,6 +90,7 @@ def join(entries: Mapping[str, RepositoryEntry]) -> cluster_control.RepositorySc
     specs: list[model.ModelSpec] = []
     problems: list[str] = []
     broken: dict[str, str] = {}
+    # In one order, so that each scan gives a name to the same one of two entries.
     for name, entry in sorted(entries.items()):
         problems += entry.problems
         if entry.is_broken:
@@ -176,6 +177,7 @@ class _Collector:
 
     def __init__(self, scanner: EntryScanner, name: str, before: RepositoryEntry) -> None:
         self._scanner = scanner
+        # Problems are told as JSON, which has no form for a file name that is not UTF-8.
         self._name = name.encode("utf-8", "replace").decode()
         self._before = {spec.id: spec for spec in before.specs}
         self.specs: list[model.ModelSpec] = []
@@ -300,6 +302,7 @@ class _Collector:
 
     def _stamp_of_version(self, folder: Path, name: str, version: str) -> content.Stamp | None:
         """Return a version's stamp, or None for a new one that is still being written."""
+        # A known version is judged by `_add`, which keeps what it was while it is being written.
         with self.noting(f"/{folder.name}"):
             stamp = content.stamp(folder)
             if model.ModelId(name, version) in self._before or not self._scanner.is_being_written(
@@ -335,6 +338,7 @@ class _Collector:
         self.specs.append(spec)
 
     def _check_settled(self, path: Path) -> None:
+        # Not by the modification time, which rsync and tar set back.
         if path.exists() and self._scanner.is_settling(path.stat().st_ctime_ns):
             raise _StillWrittenError
 

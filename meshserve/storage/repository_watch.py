@@ -93,6 +93,7 @@ class FolderWatch:
     ) -> AsyncIterator[cluster_control.RepositoryScan]:
         last: cluster_control.RepositoryScan | None = None
         async for changed in self._pulses(view.folder):
+            # Before the scan: a look that comes meanwhile may be for files that it has passed.
             taken, looks[:] = tuple(looks), ()
             try:
                 scan = await asyncio.to_thread(
@@ -102,6 +103,7 @@ class FolderWatch:
                     last = scan
                     yield scan
             finally:
+                # After the yield: by now the caller has taken the scan.
                 for look in taken:
                     look.end()
 
@@ -138,6 +140,7 @@ class FolderWatch:
         """Yield the names of changed entries when the system reports them, and none every 0.5 s."""
         yield frozenset()
         stop = threading.Event()
+        # Its own thread: a watch blocks it for as long as the mesh runs.
         thread = ThreadPoolExecutor(1, "watch")
         try:
             reports = self._watch(
@@ -145,6 +148,7 @@ class FolderWatch:
                 watch_filter=None,
                 debounce=200,
                 rust_timeout=int(PULSE_S * 1000),
+                # An empty set after each timeout is the pulse for entries that settle.
                 yield_on_timeout=True,
                 stop_event=stop,
             )
@@ -273,6 +277,7 @@ class RepositoryView:
         name: str,
         entry: repository_scan.RepositoryEntry,
     ) -> None:
+        # Who says that everything is written also means what is gone.
         if scanner.now_ns != repository_scan.WHOLE_NS:
             entry = self._with_vanished(name, entry)
         if entry == repository_scan.NOTHING:

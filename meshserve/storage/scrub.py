@@ -49,6 +49,7 @@ def scrub_if_due(cache: artifact_cache.ArtifactCache, bytes_per_s: float) -> int
         # An empty file is a cache that was never verified.
         if stat.st_size and time.time() - stat.st_mtime < PERIOD_S:
             return 0
+        # Sets the file's time before the pass, or one that fails would be tried at each look.
         os.pwrite(descriptor, b"1", 0)
         return scrub(cache, bytes_per_s)
     except BlockingIOError:

@@ -58,6 +58,7 @@ async def find_missing(uris: Iterable[str]) -> dict[str, str]:
 
 async def _exists(source: model_uri.ModelUri) -> bool:
     if source.kind == "local":
+        # In a thread, because a network disk may not answer.
         return await asyncio.to_thread(Path(source.path).exists)
     objects = remote_objects.RemoteObjects(source)
     try:

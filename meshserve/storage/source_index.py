@@ -54,6 +54,7 @@ class SourceIndex:
                 KnownSource(**record) for record in json.loads(self._path(uri).read_bytes())
             )
         except (OSError, ValueError, TypeError):
+            # Fields that another version wrote are a TypeError: the source is then fetched anew.
             return ()
 
     def write(self, uri: str, known: KnownSource, temp: Path) -> None:
@@ -65,4 +66,5 @@ class SourceIndex:
         temp.write_text(json.dumps([asdict(record) for record in records]))
         path = self._path(uri)
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Other processes read the file at any moment, and must not see a part of it.
         temp.replace(path)

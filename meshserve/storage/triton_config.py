@@ -74,6 +74,7 @@ def declaration(config: model_config_pb2.ModelConfig) -> model_metadata.ModelDec
         batching=has_batch_dimension and config.HasField("dynamic_batching"),
         versions=_versions(config.version_policy),
         options={"file": config.default_model_filename} if config.default_model_filename else {},
+        # In the file's own names, as Triton's clients read them, and not in camel case.
         config=json_format.MessageToJson(
             config, preserving_proto_field_name=True, indent=None, descriptor_pool=POOL
         ),
@@ -129,6 +130,7 @@ def _label_files(config: model_config_pb2.ModelConfig) -> dict[str, str]:
         tensor.name: tensor.label_filename for tensor in config.output if tensor.label_filename
     }
     for name, file in files.items():
+        # Clients are shown the labels, so the name must not lead to another file of the machine.
         if PurePath(file).is_absolute() or ".." in PurePath(file).parts:
             raise ValueError(
                 f"output {name!r}: label_filename {file!r} must lie in the model's folder"
@@ -162,6 +164,7 @@ def label_lines(text: bytes, name: str) -> list[str]:
 def _parsed(text: str) -> model_config_pb2.ModelConfig:
     config = model_config_pb2.ModelConfig()
     try:
+        # Configurations may be newer than our copy of the schema.
         text_format.Parse(text, config, descriptor_pool=POOL, allow_unknown_field=True)
     except text_format.ParseError as error:
         place, _, reason = str(error).rpartition(" : ")
@@ -186,5 +189,6 @@ def _versions(policy: model_config_pb2.ModelVersionPolicy) -> model_metadata.Ver
                 listed=frozenset(map(str, policy.specific.versions))
             )
         case "latest":
+            # proto3 gives 0 for a missing number, for which Triton serves one version.
             return model_metadata.VersionPolicy(latest=policy.latest.num_versions or 1)
     return model_metadata.VersionPolicy()

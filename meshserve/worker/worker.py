@@ -140,6 +140,7 @@ class PoolWorker:
         if self._server is not None:
             await self._server.stop()
         await self.host.close()
+        # Last: until here a crash must be noted for the other workers.
         self._journal.close()
 
     def note_crashes(self) -> None:

@@ -87,6 +87,7 @@ class ReportPages:
     def __init__(self, host: model_host.ModelHost) -> None:
         self._host = host
         self._number = 0
+        # A dictionary, because pages need an order, which a set lacks.
         self._due: dict[model.ModelId, None] = {}
 
     def next(self, since: int) -> ReportPage:
@@ -104,6 +105,7 @@ class ReportPages:
             del self._due[id_]
         self._number += 1
         page = copies(self._host, ids)
+        # A first page takes the place of all that the controller knows, so nothing is gone of it.
         gone = set(ids).difference(copy.id for copy in page) if base else ()
         return ReportPage(self._number, base, page, tuple(gone), bool(self._due))
 

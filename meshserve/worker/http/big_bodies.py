@@ -88,6 +88,7 @@ def _run_in_process(function: Callable[..., R], arguments: Sequence[object]) -> 
     ):
         pickle.dump((function, arguments), order, pickle.HIGHEST_PROTOCOL)
         order.seek(0)
+        # `-P`: a file such as `numpy.py` in the current folder must not take a library's place.
         process = subprocess.run(
             [sys.executable, "-P", "-c", PROGRAM], stdin=order, stdout=answer, check=False
         )

@@ -180,6 +180,7 @@ class InferenceRest:
         if verb == PREDICT and request.method == "POST":
             return await self._predict(name, version, request)
         if verb not in ("", PREDICT):
+            # An unknown model is 404, as for `:predict`, before the verb is refused.
             self._host.catalog_follower.catalog.resolve(name, version)
             raise errors.Unsupported(f":{verb} is not offered: ask for :{PREDICT}")
         if verb or request.method not in READING:

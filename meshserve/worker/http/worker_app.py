@@ -116,6 +116,7 @@ def _metadata_model(headers: Sequence[http_protocol.Header]) -> str:
 
 def _from_base64(value: bytes) -> str:
     try:
+        # gRPC may leave out the padding; without `validate` Python skips foreign characters.
         return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         raise errors.InvalidRequest(
@@ -147,6 +148,7 @@ class WorkerLoad:
     def record_answer(self, took_s: float) -> None:
         """Count an answer, error or not, and the time since its request's arrival."""
         self.requests += 1
+        # From the left, because Prometheus counts a time that equals a bound below it (`le`).
         self.latency_counts[bisect.bisect_left(LATENCY_BOUNDS_S, took_s)] += 1
         self.latency_total_s += took_s
 
@@ -202,6 +204,7 @@ class WorkerApp:
     ) -> Answer | Awaitable[Answer]:
         """Return the answer to a request, or an awaitable if it has to wait. Raises nothing."""
         route = self._grpc.get(path)
+        # Before the refusal below: health and metrics are asked of a worker that drains too.
         if route is None and path in self._pages:
             return self._pages[path]()
         # A REST answer does for gRPC too: Envoy retries a 503 elsewhere, so no client sees it.
@@ -211,6 +214,7 @@ class WorkerApp:
         began_s = time.perf_counter()
         try:
             request = InferenceRequest(method, path, headers, body)
+            # Before the model runs here: the worker that had the request may have died of it.
             if request.is_retry:
                 self._host.trials.look_for_deaths()
             outcome = self._rest(request) if route is None else route(request)
@@ -260,6 +264,7 @@ class WorkerApp:
         call = inference.decode_infer(request.body)
         call.headers = request.headers
         if request.metadata_model:
+            # The message's version belongs to the name that is not used.
             call.model, call.version = request.metadata_model, ""
         outcome = self._host.infer(call, request.expires_s)
         if isinstance(outcome, inference.InferReply):

@@ -34,6 +34,7 @@ class WorkerMetrics:
     def page(self) -> http_protocol.Answer:
         """Return the text that Prometheus scrapes."""
         # A registry for each scrape: prometheus_client's own one is shared by the whole process.
+        # `auto_describe` would collect everything once more, to learn the names.
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
         return 200, CONTENT_TYPE, exposition.generate_latest(registry)
@@ -71,6 +72,7 @@ class WorkerMetrics:
         bounds = (*map(str, worker_app.LATENCY_BOUNDS_S), "+Inf")
         total, buckets = 0, []
         for bound, count in zip(bounds, self._load.latency_counts, strict=True):
+            # In Prometheus each bucket counts all that is below its bound.
             total += count
             buckets.append((bound, float(total)))
         family = HistogramMetricFamily(
@@ -146,6 +148,7 @@ class WorkerMetrics:
         for id_, footprint in self._booked():
             names = [self._worker, *id_]
             family.add_metric([*names, "host"], footprint.host_bytes)
+            # Without a GPU each model would have a second line, of zero.
             if footprint.gpu_bytes:
                 family.add_metric([*names, "gpu"], footprint.gpu_bytes)
         return family

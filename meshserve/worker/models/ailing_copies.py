@@ -50,6 +50,7 @@ class AilingCopies:
         Return the keys of copies that did so again. While it `is_loading`, nobody is named: the
         load may have taken the memory.
         """
+        # Taken during a load too, or these runs would be named for a later reading.
         ran = self._watch.take_ran()
         seen = self._excess.note(taken_bytes, () if is_loading else ran, self._loop.time())
         again = frozenset(key for key in seen if self._is_repeated(key))

@@ -99,11 +99,13 @@ class Jemalloc:
 
     def free_bytes(self) -> int:
         """Return the free bytes of pages in use, which a next copy of similar size can take."""
+        # First, because it refreshes the counts of which the next line reads another.
         in_use_bytes = self.in_use_bytes()
         return max(0, self._read(b"stats.active") - in_use_bytes)
 
     def _read(self, name: bytes) -> int:
         value = ctypes.c_uint64()
+        # Sizes are wrapped, because ctypes passes a plain number as a C `int` of 32 bits.
         size = ctypes.c_size_t(ctypes.sizeof(value))
         failed = self._mallctl(
             name, ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0)
@@ -150,6 +152,7 @@ class Glibc:
         Then the memory of a freed model goes back to the kernel instead of being a gap.
         """
         self._library.mallopt(M_ARENA_MAX, 2)
+        # Set, because glibc else raises it when a mapped block is freed (mallopt(3)).
         self._library.mallopt(M_MMAP_THRESHOLD, BIG_BLOCK_BYTES)
 
     def tune_loader(self) -> None:

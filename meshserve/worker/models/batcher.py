@@ -139,6 +139,7 @@ class Batcher:
         if self._is_quick(request.rows):
             _, journal, _, now_s = self._places
             began_s = now_s()
+            # Takes 0.12 µs of 40: without it nobody knows what ran if it ends the process.
             journal.begin(self._key)
             try:
                 outputs = self._predict(request)
@@ -305,6 +306,7 @@ class Batcher:
         except run_requests.RowsLost as lost:
             self.joining.stop(lost.message)
         except (errors.MeshError, MemoryError):
+            # Joining copies the inputs, for which memory may be short; alone they need no copy.
             pass
         else:
             return self._watched(batch, joined)

@@ -300,7 +300,7 @@ class CopyEffects:
     def _free(self, key: str) -> None:
         resident, record = self._residents.pop(key), self._records[key]
         loaded_copy = resident.loaded_copy
-        self._isolated.end(key)
+        self._isolated.end(key)  # its process ends with the close below, which is no death
         self.proofs.remember(key, resident.batcher.joining)
         if self._recipes[key].is_held:
             self._storage.release(self._recipes[key].stored)
@@ -356,6 +356,7 @@ class CopyEffects:
 
     def forget_unrecorded(self) -> None:
         """Drop recipes and detached models of copies that `records` no longer has."""
+        # The lengths spare each tick a walk through the keys of tens of thousands of copies.
         if len(self._recipes) > len(self._records):
             for key in [key for key in self._recipes if key not in self._records]:
                 del self._recipes[key]

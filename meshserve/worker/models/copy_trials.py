@@ -76,6 +76,7 @@ class CopyTrials:
     def look_for_deaths(self) -> None:
         """Suspect what ran in workers of this node that have died since the last call."""
         for death in self._dead.look():
+            # A worker that ran nothing, and noted no signal, says nothing of any copy.
             if not (death.keys or death.signal):
                 continue
             self._deaths.append((self._loop.time(), death))
@@ -147,6 +148,7 @@ class CopyTrials:
                 self._rebind(id_, keeps_copy=False, is_replaced=True)
 
     def _rebind_all(self, *keys: str, keeps_copy: bool = False) -> None:
+        # All names first: each of them that is bound anew changes the records.
         for id_ in [id_ for key in keys for id_ in self._names(key)]:
             # What a model was before its replacement has no declaration to be fetched by.
             is_previous = version_choice.is_previous(id_)
@@ -229,6 +231,7 @@ class CopyTrials:
                 if death is None or not loader.tried_key(recipe.key):
                     raise
                 self.record_death(recipe.key, death)
+                # Tried again here: a retry by Envoy would meet the pause after a failed load.
                 refusal = self.explain(recipe.key, error)
                 if not isinstance(refusal, errors.Unavailable):
                     raise refusal from None

@@ -69,6 +69,7 @@ def _read(
     is_triton = bool(declared.config)
     folders = {
         repository_names.version_of(entry.name, is_triton=is_triton): entry
+        # Of `11` and `0011` the shorter one comes last, and stays, as in repositories.
         for entry in sorted(entries, key=lambda entry: -len(entry.name))
         if entry.is_dir()
     }
@@ -135,6 +136,7 @@ def _merged(
     declared: model_metadata.ModelDeclaration,
     labels: dict[str, list[str]],
 ) -> model.ModelSpec:
+    # A spec does not tell whether its number was stated, so the default counts as not stated.
     has_own_rows = spec.max_batch_size != _DEFAULT_ROWS_MAX
     return replace(
         spec,

@@ -56,6 +56,7 @@ class DescribedModel(model_runtime.LoadedModel):
         self._outputs = _reshapes(loaded.signature.outputs, signature.outputs, kept)
         self.probe = None
         if loaded.probe is not None:
+            # In the client's shapes, because `predict` brings it into the model's own.
             back = _reshapes(loaded.signature.inputs, signature.inputs, kept)
             self.probe = {
                 name: back[name].apply(array) if name in back else array

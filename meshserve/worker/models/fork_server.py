@@ -58,6 +58,7 @@ class ForkServer:
     def run(self) -> None:
         """Serve until the worker is gone, then kill every process."""
         _settle_memory()
+        # A broken channel says that the worker is gone, as an empty message does.
         with contextlib.suppress(OSError):
             while not self._is_over:
                 for key, _ in self._selector.select():
@@ -113,6 +114,7 @@ class ForkServer:
         self._channel.send(orjson.dumps({"death": death}))
 
     def _kill_all(self) -> None:
+        # By group: the kernel ends only what this process itself has forked.
         for pid in self._pids.values():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
@@ -137,6 +139,7 @@ def _fork_confined(
     try:
         return pid, os.pidfd_open(pid)
     except OSError:
+        # Without a pidfd nobody would notice the end of the process.
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
@@ -155,6 +158,7 @@ def _become(
     except BaseException:  # noqa: BLE001 this process must not go on as a second fork server
         traceback.print_exc()
         os._exit(1)
+    # Not by an exception: what was registered for the end of the fork server must not run here.
     os._exit(0)
 
 

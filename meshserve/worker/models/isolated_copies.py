@@ -60,6 +60,7 @@ class IsolatedCopies:
         """Return the recipe of a copy that loads in a process, if it says so, else the same."""
         if not recipe.is_isolated:
             return recipe
+        # Only now: without such a copy a pool needs neither its thread nor a fork server.
         if self._launcher is None:
             self._launcher = self._make_launcher(
                 self._tell_death, int(self._budget_bytes * LIBRARY_SHARE_MAX)
@@ -81,6 +82,7 @@ class IsolatedCopies:
         """Watch the process of a copy that has come into memory; None runs in the worker."""
         if process is not None:
             self._serving[key] = process
+            # It may have ended before it was watched, and `_note_death` has passed it over then.
             if process.death is not None:
                 self._note_death(process)
 
@@ -110,6 +112,8 @@ class IsolatedCopies:
         """
         if self._launcher is None:
             return 0
+        # Read once, as each is a file of /proc that the event loop waits for. The dictionary is
+        # copied, because the launcher's thread changes it meanwhile.
         taken_bytes = {
             process: process.memory_bytes() for process in tuple(self._launcher.processes.values())
         }

@@ -54,6 +54,7 @@ class IsolatedProcess:
         self.footprint_bytes = 0
         self._kill = kill
         self._control = control
+        # Threads share it without a lock: taking from and appending to a list are atomic.
         self._idle = [connection]
         self._busy: set[socket.socket] = set()
         self._is_dead = threading.Event()
@@ -72,8 +73,10 @@ class IsolatedProcess:
         ModelDied if the process is dead or dies meanwhile.
         """
         connection = self._take_connection()
+        # An answer that breaks off leaves its rest in the connection, for the next call to read.
         is_sound = False
         try:
+            # Each time, because the call before may have set another one.
             connection.settimeout(timeout_s)
             tensor_frames.send(connection, fields, arrays, may_pickle=True)
             frame = tensor_frames.receive(connection)
@@ -131,6 +134,7 @@ class IsolatedProcess:
 
     def record_death(self, death: process_death.ProcessDeath) -> None:
         """Note that the process has ended, and end all calls that wait for it."""
+        # Before the event, after which waiting callers read it.
         self.death = death
         self._is_dead.set()
         # A process that the model has started may keep its end of a connection open.
@@ -187,6 +191,7 @@ class IsolatedProcess:
             own_bytes = _unshared_bytes(self.pid)
             self._shared_bytes = max(0, process_memory.private_bytes(self.pid) - own_bytes)
         except OSError:
+            # It may have ended after its load. Told as a death, this convicts a suspect.
             if self._is_dead.wait(CLOSE_S):
                 raise errors.ModelDied(str(self.death)) from None
             raise

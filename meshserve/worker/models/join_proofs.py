@@ -69,6 +69,7 @@ class JoinProofs:
             joined.give_up_proof(error.message)
             return
         artifact = recipe.stored
+        # The proof reads the file, which the cache keeps for no small copy (`HELD_BYTES_MIN`).
         self._storage.hold(artifact)
         try:
             reason = await asyncio.get_running_loop().run_in_executor(
@@ -99,6 +100,7 @@ class JoinProofs:
         It is kept for the next loads of the copy, also of the one that runs alone. `find_joining`
         returns the joining of a copy in memory by its key, and `records` are all copies.
         """
+        # The whole mesh knows it now, so reports need not tell it any more.
         self._stops.pop(stop.key, None)
         for key in (stop.key, loader.alone_key(stop.key)):
             stopped = find_joining(key) or joining.Joining(joining.JoinState.NEVER)
@@ -128,6 +130,7 @@ class JoinProofs:
         self, recipe: loader.LoadRecipe, loaded: model_runtime.LoadedModel
     ) -> str | None:
         try:
+            # The proof runs the model's code, which may end the process.
             with self._journal.running(recipe.journal_key):
                 return recipe.runtime.find_row_mixing(loaded, recipe.artifact, recipe.spec)
         except Exception as error:  # noqa: BLE001 a library may raise anything, which shows nothing

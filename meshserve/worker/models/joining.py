@@ -112,6 +112,7 @@ class Joining:
     def for_new_copy(self) -> Joining:
         """Return the same verdict for a copy that is loaded again, to be watched from the start."""
         copied = Joining(self.state, self.reason)
+        # A stop was told and counted when it was found.
         copied._is_told = True
         return copied
 

@@ -38,6 +38,7 @@ class LeaseWaits:
         """
         ticket = object()
         answer: asyncio.Future[resident_model.ResidentModel] = self._loop.create_future()
+        # Before the event, which may grant or refuse the lease at once.
         self._waiting[ticket] = answer
         self._emit(ev.LeaseRequested(ticket, id_))
         try:
@@ -52,6 +53,7 @@ class LeaseWaits:
             self._return_unused(answer)
             raise
         finally:
+            # A ticket that was granted or refused is gone; `Residency` still keeps this one.
             if self._waiting.pop(ticket, None) is not None:
                 self._emit(ev.RequesterLeft(ticket))
 

@@ -29,6 +29,7 @@ def check(
     All other copies of the `records` may be evicted for it, so only the process itself counts.
     """
     runtime = recipe.runtime
+    # An imported library is a part of the process's memory already.
     if not runtime.library_bytes or runtime.library in sys.modules:
         return
     others = (copy for key, copy in records.items() if key != recipe.key)

@@ -50,7 +50,8 @@ class LoadQueue:
         self, recipe: loader.LoadRecipe, loaded_copy: loader.LoadedCopy, *, is_detached: bool
     ) -> None:
         """Close or detach the copy, and note the freed bytes for the loads in progress."""
-        # The balance of this thread leaves out what loading threads allocate meanwhile.
+        # The balance of this thread leaves out what loading threads allocate meanwhile. It is read
+        # without a load too: one that begins during the close is told of this close alone.
         before_bytes = self._meter.allocator.own_bytes()
         with self._journal.running(recipe.journal_key):
             if is_detached:
@@ -133,9 +134,11 @@ class LoadQueue:
         loop = asyncio.get_running_loop()
         while True:
             try:
+                # A free lock is taken without a wait, so a time that has passed does no harm.
                 async with asyncio.timeout_at(self._turn_since_s + TURN_S):
                     await self._turn.acquire()
             except TimeoutError:
+                # Another load may have got the turn meanwhile: then its time counts.
                 if loop.time() >= self._turn_since_s + TURN_S:
                     return False
             else:

@@ -265,6 +265,7 @@ def attach(
     """Return the detached copy, attached to its artifact again. Raises LoadFailed."""
     began_s = meter.now_s()
     detached.loaded.attach(artifact)
+    # Its growth now says nothing of the footprint of a whole load.
     return replace(detached, load_s=meter.now_s() - began_s, is_measured=False)
 
 

@@ -24,6 +24,7 @@ class Measurements:
         changed = {
             id_: measured
             for id_ in ids
+            # The id of before a replacement exists in this worker alone.
             if not (version_choice.is_previous(id_) or measured.is_known(self._known.get(id_)))
         }
         self._known.update(changed)

@@ -60,6 +60,7 @@ class MemoryExcess:
         has_grown = taken_bytes - low_bytes > GROWTH_SHARE * self._budget_bytes
         if not (is_excess and has_grown):
             return frozenset()
+        # Growth counts from here on: the same bytes must not be counted twice.
         self._readings.clear()
         self._readings.append(taken_bytes)
         keys = running - self._counted

@@ -84,6 +84,7 @@ class ModelHost:
         changes = self._follower.apply(step)
         for change in changes:
             self._follow(change)
+        # After all changes are followed: which copy answers depends on each of them.
         for change in changes:
             if isinstance(change, catalog.ModelDeclared):
                 self._leases.replace_soon(change.spec.id)

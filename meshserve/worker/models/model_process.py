@@ -66,6 +66,7 @@ class _ModelServer:
             fields, arrays = self._perform(frame)
             tensor_frames.send(connection, fields, arrays)
         except BaseException as error:  # noqa: BLE001 even SystemExit of a model's code is an answer
+            # `send` refuses an answer before it sends any of it, so the error can take its place.
             tensor_frames.send(connection, call_fields.describe_error(error))
         finally:
             # Without the exit handlers of libraries, which may wait for what is gone.
@@ -111,6 +112,7 @@ class _ModelServer:
         description = {
             "signature": {
                 **dataclasses.asdict(loaded.signature),
+                # JSON has no sets.
                 "optional": sorted(loaded.signature.optional),
             },
             "capabilities": dataclasses.asdict(loaded.capabilities),

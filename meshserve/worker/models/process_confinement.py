@@ -43,6 +43,7 @@ def confine(
 
     Its output goes to `log`. It ends at once if the process `server_pid` ends.
     """
+    # It then leads a group, by which the fork server kills what the model has started.
     os.setsid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != server_pid:  # it ended before the line above
@@ -54,6 +55,7 @@ def confine(
         os.nice(limits.niceness)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if limits.data_bytes_max:
+        # Not RLIMIT_AS, which counts mapped files and reserved addresses as well (getrlimit(2)).
         limit = resource.RLIMIT_DATA
         resource.setrlimit(limit, (limits.data_bytes_max, limits.data_bytes_max))
     # Containers may forbid it; then the kernel chooses by size alone.
@@ -72,6 +74,7 @@ def _redirect_output(log: int) -> None:
 
 
 def _close_others(kept: Collection[int]) -> None:
+    # The others include the fork server's channel, by which a model could order processes.
     for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
         if descriptor >= STANDARD_DESCRIPTORS and descriptor not in kept:
             with contextlib.suppress(OSError):  # that of the listing itself

@@ -83,6 +83,7 @@ class ProcessLauncher:
         self._selector.register(self._woken, selectors.EVENT_READ, self._take_requests)
         self._server: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
+        # In order, because the fork server answers one order after the other.
         self._pending: collections.deque[_Launch] = collections.deque()
         self._logs: set[int] = set()
         self._is_closed = False
@@ -160,6 +161,7 @@ class ProcessLauncher:
 
     def _take_requests(self) -> None:
         self._woken.recv(fork_server.MESSAGE_BYTES_MAX)
+        # `empty` is sure here, because no other thread takes from the queue.
         while not self._requests.empty():
             match self._requests.get():
                 case None:
@@ -171,6 +173,7 @@ class ProcessLauncher:
 
     def _ask_for(self, launch: _Launch) -> None:
         """Ask the fork server for a process, and start the server if it does not run."""
+        # Before it is sent: if that fails, it is refused with the others that wait.
         self._pending.append(launch)
         try:
             message = orjson.dumps(launch.order)
@@ -188,6 +191,7 @@ class ProcessLauncher:
             self._selector.register(self._channel, selectors.EVENT_READ, self._read_channel)
             # Not the current folder: it may have a file that is named like a library.
             folders = [folder for folder in sys.path if folder]
+            # Closed here, or the channel would not break when the server ends.
             with other_end:
                 self._server = subprocess.Popen(
                     [sys.executable, "-P", "-c", PROGRAM, str(other_end.fileno()), *folders],
@@ -234,6 +238,7 @@ class ProcessLauncher:
         if launch.answer.set_running_or_notify_cancel():
             launch.answer.set_result(None)
         else:
+            # Its caller gave up after START_S, so nobody would ever end it.
             self._kill(pid)
 
     def _read_log(self, log: process_log.ProcessLog) -> None:
@@ -264,6 +269,7 @@ class ProcessLauncher:
             self._server = None
         while self._pending:
             _refuse(self._pending.popleft(), "the program that starts models' processes has ended")
+        # Nobody is left to tell how they ended; the kernel has killed them with the server.
         for pid in tuple(self.processes):
             self._end(
                 pid,

@@ -40,6 +40,7 @@ def private_bytes(pid: int | None = None) -> int:
     Raises OSError or ValueError if the process has ended.
     """
     # The first fields are pages: total, resident, and resident pages of files (man 5 proc).
+    # Not smaps_rollup, for which the kernel walks every page: this is read on each tick.
     statm = Path(f"/proc/{pid or 'self'}/statm").read_text("ascii")
     resident, shared = map(int, statm.split()[1:3])
     return (resident - shared) * PAGE_BYTES
@@ -123,5 +124,6 @@ class MemoryWatch:
 
     def trim(self) -> None:
         """Return free pages to the kernel. This takes milliseconds, so call it in a thread."""
+        # First: what the event loop frees during the trim counts for the next one.
         self.freed_bytes = 0
         self._meter.allocator.trim()

@@ -38,6 +38,7 @@ SLOTS = 256
 STALE_S = 3600.0
 """The age at which a folder without a living worker is removed: its mesh was killed as a whole."""
 
+# Fills the slot with zeros, so that nothing is left of a longer key.
 _put_key = struct.Struct(f"{SLOT_BYTES}s").pack_into
 
 
@@ -142,6 +143,7 @@ class RunJournal:
         try:
             yield
         finally:
+            # Before another thread may take the slot, whose note this would end.
             self._slots[slot] = 0
             self._free.append(slot)
 
@@ -157,6 +159,7 @@ class RunJournal:
     def close(self) -> None:
         """Remove the file: the process ends in good order."""
         if self._file is not None and self.path is not None:
+            # Before the lock ends, or others would take it for the journal of a dead worker.
             self.path.unlink(missing_ok=True)
             self.path.with_suffix(CRASH_SUFFIX).unlink(missing_ok=True)
             if self.path.parent.parent == SHARED_MEMORY:
@@ -166,6 +169,7 @@ class RunJournal:
             # The map stays open: threads of models that hang may still write to it.
             self._file.close()
         if self._crash is not None:
+            # Back to standard error, because the file of notes is closed next.
             faulthandler.enable()
             self._crash.close()
 

@@ -59,6 +59,7 @@ class RunWatch:
     def discard(self, runs: SweptRuns) -> None:
         """Watch the copy no longer: none of its runs goes on."""
         self._running.discard(runs)
+        # A short run begins and ends between two readings of memory, and counts for the next one.
         self._ran.add(runs.key)
 
     def take_ran(self) -> frozenset[str]:

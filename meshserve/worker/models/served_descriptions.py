@@ -18,6 +18,7 @@ def describe(
     id_ = version_choice.public_id(held_id)
     has_rows = resident.signature.has_batch_dimension and resident.spec.batching is not False
     return model_description.ServedModel(
+        # By the name that the client knows, which may be an alias.
         id=model.ModelId(name, id_.version),
         versions=served.versions(id_.name),
         signature=resident.signature,

@@ -149,6 +149,7 @@ def _receive(connection: socket.socket, size: int) -> bytearray:
     # A claim of more than the peer sends takes address space, but no memory: pages come with bytes.
     data = bytearray(size)
     view, start = memoryview(data), 0
+    # With a timeout a socket does not block in the kernel, and MSG_WAITALL waits for nothing.
     while start < size:
         count = connection.recv_into(view[start:], 0, socket.MSG_WAITALL)
         if not count:

@@ -117,6 +117,7 @@ class VersionLeases:
         choice = self.choose(name, version, refused)
         if choice is None:
             return None
+        # Each request comes here until the trial ends, and one load is enough.
         if choice.trial is not None and choice.trial not in self._trials:
             self._trials.add(choice.trial)
             tasks.spawn(self._try(choice.trial), f"trial of {choice.trial}")
@@ -128,6 +129,7 @@ class VersionLeases:
         Otherwise the first request after a replacement, however late, would get the old answer.
         """
         with contextlib.suppress(errors.ModelNotFound):
+            # Requests name the version or none, and an older copy may answer either.
             for version in (id_.version, ""):
                 self.pick(id_.name, version)
 
@@ -153,6 +155,7 @@ class VersionLeases:
             try:
                 return id_, await self._lease(id_, expires_s)
             except (errors.Overloaded, errors.DeadlineExceeded):
+                # These say nothing against the version, so no other one is tried.
                 raise
             except errors.MeshError as error:
                 refused[id_] = error
