@@ -43,6 +43,7 @@ def _check_model_folders(settings: config.Config) -> Iterator[config.Diagnostic]
 
 
 def _check_sources(settings: config.Config) -> Iterator[config.Diagnostic]:
+    # Local paths have been checked while the file was read.
     uris = {index: entry.uri for index, entry in enumerate(settings.models) if "://" in entry.uri}
     if not uris:
         return

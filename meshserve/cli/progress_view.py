@@ -65,6 +65,7 @@ class ProgressList:
         self._latest[progress.step] = progress
         begun_s = self._begun_s.setdefault(progress.step, now_s)
         if is_done(progress):
+            # Only once: a step that is reported again keeps its duration.
             self._took_s.setdefault(progress.step, now_s - begun_s)
 
     def __rich__(self) -> Table:

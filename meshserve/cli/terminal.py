@@ -69,6 +69,7 @@ def key_presses() -> Iterator[WaitForKey]:
 
 def _wait_for_key(terminal: int, timeout_s: float) -> str:
     ready, _, _ = select.select([terminal], [], [], timeout_s)
+    # Not through `sys.stdin`, whose buffer would hide further keys from `select`.
     return os.read(terminal, 1).decode("ascii", "replace") if ready else ""
 
 

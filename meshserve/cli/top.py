@@ -57,6 +57,7 @@ def top(
 def _watch(client: admin.AdminClient, before: Sample, wait: Callable[[], str]) -> None:
     out = terminal.out()
     try:
+        # Without rich's own refresh, which would draw the same screen four times a second.
         with Live(
             Text(f"asking {client.endpoint} …"), console=out, screen=True, auto_refresh=False
         ) as live:

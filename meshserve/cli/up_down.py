@@ -21,6 +21,7 @@ from meshserve.cli import config_commands, connection, progress_view, terminal, 
 from meshserve.client import admin
 from meshserve.launch import detach, lifecycle, mesh_file, secret_file
 
+# -P, because the folder in which a mesh is started must give it no modules.
 PROGRAM = (sys.executable, "-P", "-m", "meshserve.cli")
 
 NONE_IS_RUNNING = 3
@@ -73,6 +74,7 @@ def _serve(settings: config.Config, file: Path, address: str | None, is_plain: b
     signal.signal(signal.SIGTERM, _interrupt)
     with progress_view.shown(out, is_plain) as report:
         mesh = lifecycle.up(settings, str(file), address, report)
+    # The mesh is the inner one, so that it drains before the interrupt is dropped.
     with contextlib.suppress(KeyboardInterrupt), mesh:
         _print_ready(out, mesh.endpoint, settings, "Ctrl-C drains and ends it.")
         mesh.wait()

@@ -139,6 +139,7 @@ class AdminClient:
     def _of_model(
         self, method: str, name: str, version: str | None, *, verb: str = "", **more: Any
     ) -> mesh_status.ModelStatus:
+        # A name may hold a slash, which would make another path of it.
         path = f"{paths.MESH_V1}models/{quote(name, safe='')}{verb}"
         answer = self.request(method, path, query={"version": version}, **more)
         return cast("mesh_status.ModelStatus", answer)

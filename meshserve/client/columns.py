@@ -14,6 +14,7 @@ from meshserve import errors
 from meshserve.protocol import tensors
 
 DATES = "mM"
+# By name, so that pandas need not be imported, nor installed.
 _MISSING = ("NAType", "NaTType")
 
 
@@ -60,6 +61,7 @@ def natural(name: str, values: Any, floats: str = "FP64") -> NaturalTensor:
             f"column {name!r} holds {array.dtype}, which no tensor holds: give numbers or texts, "
             f"such as {_remedy(array.dtype)}"
         )
+    # Whoever gives an array has chosen its datatype; the numbers of a list have none.
     is_plain = not isinstance(given, np.ndarray | np.generic)
     if is_plain and array.dtype.kind == "f" and datatype != floats:
         return NaturalTensor(floats, array.astype(tensors.dtype(floats)))

@@ -59,6 +59,7 @@ def load(path: str | os.PathLike[str], check: Check = lambda _: ()) -> Config:
     context = {"folder": Path(file).absolute().parent, "environ": os.environ}
     config, faults = _validate(schema.Config, content, context)
     faults = [*positioned.repeated, *faults, *name_conflicts.check(content)]
+    # Last, because these checks may ask the network, or start a child process for seconds.
     if config is not None and not faults:
         faults = list(check(config))
     if config is None or faults:

@@ -98,6 +98,7 @@ def from_registry(
 
 def _from_kept(text: str, capacity: cluster_control.WorkerCapacity) -> desired.Desired:
     document = _parsed(text)
+    # No key of config.yaml, whose sections refuse what they do not know.
     kept = document.pop(WEIGHTS, None)
     state = from_config(config.parse(document), capacity)
     rows = kept if isinstance(kept, list) else []

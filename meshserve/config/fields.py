@@ -163,6 +163,7 @@ def _absolute(value: str, folder: Path | None) -> Path:
         return path
     if folder is None:
         raise ValueError(f"expected an absolute path or a URI, got {diagnostics.shown(value)}")
+    # Links are not resolved: where one leads may change while the mesh runs.
     return Path(os.path.normpath(folder / path))
 
 

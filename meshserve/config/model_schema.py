@@ -92,6 +92,7 @@ class ModelSection(fields.Section):
             inputs=tuple(tensor.spec() for tensor in self.inputs),
             outputs=tuple(tensor.spec() for tensor in self.outputs),
             options=self.options,
+            # Sorted, because specs are compared: the order of keys must not load the model anew.
             sample=json.dumps(self.sample, sort_keys=True) if self.sample else "",
             isolate=self.isolate or "",
             predict_timeout_s=self.predict_timeout_s,

@@ -47,6 +47,7 @@ def _unknown_pools(
 def _repeated_models(models: Sequence[Entry]) -> Iterator[diagnostics.Diagnostic]:
     versions: dict[tuple[str, str], diagnostics.Path] = {}
     for index, entry in models:
+        # As text, because an unquoted 1 and "1" are the same version.
         name, version = entry.get("name"), str(entry.get("version", "1"))
         if not isinstance(name, str):
             continue

@@ -31,6 +31,7 @@ class KeySection(fields.Section):
 
     client: fields.Name
     """Who uses the key; the name appears in logs and metrics."""
+    # The empty default is not checked: `_has_key` says in better words what is missing.
     key: fields.Text = Field(default="", min_length=1, validate_default=False, repr=False)
     """The secret itself. Give this or `key_env`."""
     key_env: fields.Text | None = None

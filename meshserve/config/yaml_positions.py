@@ -48,6 +48,7 @@ def read(text: str, file: str) -> PositionedDocument:
     except yaml.MarkedYAMLError as error:
         raise errors.ConfigInvalid(_syntax_error(error, file)) from None
     except yaml.reader.ReaderError as error:
+        # libyaml counts bytes, not characters.
         line = text.encode()[: error.position].count(b"\n") + 1
         raise errors.ConfigInvalid(f"{file}:{line}: invalid YAML: {error.reason}") from None
     finally:

@@ -149,14 +149,14 @@ class AdminService:
         )
         wanted = await weight_pins.pin(wanted, self.view().config, self._sources.identify)
         words = await self.controller.submit(events.ConfigApplied(wanted))
-        self._repositories.follow(wanted)
-        await self._sources.look(None)
+        self._repositories.follow(wanted)  # only now: what is refused must change nothing
+        await self._sources.look(None)  # to apply a configuration says that files are whole
         await self._wait_until_taken()
         return words
 
     async def _submit(self, request: events.AdminRequest, looked_at: str = "") -> tuple[str, ...]:
         words = await self.controller.submit(request)
-        if looked_at:
+        if looked_at:  # after the change: only files of declared models are looked at
             await self._sources.look(looked_at)
         await self._wait_until_taken()
         return words
@@ -259,7 +259,7 @@ class AdminService:
         """
         own = self.model_name(name)
         specs = self.specs(own)
-        if not specs or specs[0].origin.kind is model.OriginKind.REPOSITORY:
+        if not specs or specs[0].origin.kind is model.OriginKind.REPOSITORY:  # perhaps a new folder
             await self._repositories.look_at(own)
         await self._sources.look(own)
         if any(spec.replaced for spec in self.specs(own)):

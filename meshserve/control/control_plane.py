@@ -30,6 +30,7 @@ class RealClock:
 
     def now_s(self) -> float:
         """Return the seconds since an arbitrary moment; the value never decreases."""
+        # Not the time of day, which an operator may set back.
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
@@ -62,6 +63,7 @@ class ControlPlaneParts:
     time: cluster_control.Clock = field(default_factory=RealClock)
     check_uri: admin_service.CheckUri = accept_uri
     identify_weights: weight_pins.IdentifyWeights = identify_nothing
+    # Not shown, so that no log and no traceback tells it.
     owner_key: str = field(default="", repr=False)
     stamp_sources: source_sync.StampSources = source_sync.stamp_nothing
 

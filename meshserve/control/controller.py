@@ -109,6 +109,7 @@ class Controller:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._registry.close()
+        # Their changes may be saved all the same: the registry decides at the next start.
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(errors.Unavailable("the controller is ending"))
@@ -145,6 +146,7 @@ class Controller:
         try:
             return await answer
         finally:
+            # Also if the caller has left, because nothing else forgets the ticket.
             del self._answers[ticket]
 
     # Reads
@@ -250,6 +252,7 @@ class Controller:
     def _look_at_conditions(self) -> None:
         # The view is built only if a condition waits.
         for condition, waiter in self._conditions:
+            # The task that waits removes it later, so the list does not change in this loop.
             if not waiter.done() and condition(self.view()):
                 waiter.set_result(None)
 

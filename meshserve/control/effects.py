@@ -23,8 +23,10 @@ from meshserve.core.values import (
     snapshots,
 )
 
+# A worker that hangs must end its commands too, because users wait for some of them.
 CALL_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 120.0
+# A gateway that hangs must not hold up the stop of a worker for longer.
 SETTLED_TIMEOUT_S = 5.0
 RETRY_S = 2.0
 PERMANENT = (errors.InvalidRequest, errors.MissingExtra, errors.Unloadable, errors.Unsupported)
@@ -53,6 +55,7 @@ class Effects:
         self._clock = clock
         self._post = post
         self._gateway_snapshot = gateway_snapshot
+        # One for each process, because a slow one must not hold up the others.
         self._queues: dict[tuple[commands.ProcessKind, str], Queue] = {}
 
     def perform(self, command: ProcessCommand) -> None:
@@ -341,6 +344,7 @@ class RegistryEffects:
     async def close(self) -> None:
         """Drop all waiting commands, and return when the write in progress has ended."""
         self._queue.clear()
+        # In a thread, because it blocks until the write in progress has ended.
         await asyncio.to_thread(self._thread.shutdown)
 
     async def _on_registry(self, command: commands.RegistryCommand) -> None:
@@ -363,6 +367,7 @@ class RegistryEffects:
             logger.exception("changes could not be saved")
             self._post(events.SaveFailed(errors.MeshError(f"the registry failed: {error!r}")))
         else:
+            # Only now, because a quarantine that could not be saved does not hold.
             for change in command.changes:
                 if isinstance(change, containment.CopyQuarantined):
                     names = ", ".join(map(str, change.ids))

@@ -29,6 +29,7 @@ class FileAccess:
 
     def is_owner(self, key: str) -> bool:
         """Return whether the key is the owner's."""
+        # The time of a usual comparison would tell how many characters are right.
         return bool(self._owner_key) and hmac.compare_digest(key.encode(), self._owner_key)
 
     def confine(self, spec: model.ModelSpec) -> model.ModelSpec:
@@ -45,6 +46,7 @@ class FileAccess:
             return spec
         for root in self._file_roots():
             if content.is_inside(source.path, root):
+                # Kept, because each fetch looks again: a link may lead elsewhere by then.
                 return dataclasses.replace(spec, file_root=root)
         # Whether the file exists is not told.
         raise errors.PermissionDenied(

@@ -116,6 +116,7 @@ def _llm(llm: mesh_view.LlmView) -> Json:
         "held": llm.held_requests,
         "turned_away": llm.turned_away,
         "starts": llm.starts.count,
+        # What is expected before the first measurement is a guess, which users are not told.
         "start_s": llm.starts.expected_s if llm.starts.count else None,
         "wakes": llm.wakes.count,
         "wake_s": llm.wakes.expected_s if llm.wakes.count else None,
@@ -139,6 +140,7 @@ def _counts(view: mesh_view.MeshView) -> Json:
     states: dict[model.ModelId, str] = {}
     for worker in view.workers:
         for id_, copy in worker.copies.items():
+            # By model and not by copy, because one on several workers counts once.
             states[id_] = min(states.get(id_, "absent"), copy.state, key=STATE_ORDER.index)
     counts = Counter(states.values())
     return {
@@ -234,6 +236,7 @@ def one_model(view: mesh_view.MeshView, declared: catalog.ModelDeclared, copies:
         "state": copy.state,
         "reason": "unloaded: load it first" if spec.unloaded else copy.reason,
         "runtime": spec.runtime,
+        # Without user, password and query, which may hold secrets.
         "uri": model_uri.redacted(spec.uri),
         "pool": spec.pool,
         "pinned": spec.pinned,
@@ -323,4 +326,5 @@ def cursor(after: str) -> Cursor | None:
     if not after:
         return None
     name, slash, version = after.partition("/")
+    # Infinity is above all sort keys, which begin with 0 or 1.
     return (name, version_order.sort_key(version)) if slash else (name, (math.inf,))

@@ -15,6 +15,8 @@ REPORT_PERIOD_S = 1.0
 PAGE_PERIOD_S = 0.05
 """The pause between two pages of one report, in which the worker answers requests."""
 REPORT_TIMEOUT_S = 10.0
+# One miss is no death: a model in native code may hold the interpreter's lock for seconds, and to
+# kill one worker after the other for it would end the pool.
 SILENCES_MAX = 3
 SILENT = "it does not report any more"
 

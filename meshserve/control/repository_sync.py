@@ -60,6 +60,7 @@ class RepositorySync:
 
         Raises LoadFailed if its description can't be read, or what refuses the registration.
         """
+        # A list, because `follow` may change the tasks while this waits.
         for repository, load_timeout_s in list(self._tasks):
             if repository.watch:
                 await self._watch.look_at(repository, name)
@@ -96,6 +97,7 @@ class RepositorySync:
             except errors.MeshError as error:
                 self._tell(repository.place, (error.message,))
             else:
+                # Scans end by themselves only where the repository is not watched.
                 return
             # A disk may be mounted again, and a registry may accept writes again.
             await self._clock.sleep(RETRY_S)
@@ -103,6 +105,7 @@ class RepositorySync:
     async def _register_scans(
         self, repository: desired.RepositorySettings, load_timeout_s: float
     ) -> None:
+        # A description that is broken when a controller starts must not withdraw what was served.
         known = self._known(repository.origin)
         async for scan in self._watch.scans(repository, load_timeout_s, known):
             words = await self._controller.submit(
@@ -120,6 +123,7 @@ class RepositorySync:
         specs: dict[model.ModelId, model.ModelSpec] = {}
         for declared in self._controller.view().models:
             if declared.spec.origin == origin:
+                # An override is no declaration of the repository's, but what it replaces is.
                 own = declared.spec.replaced or (declared.spec,)
                 specs.update((spec.id, spec) for spec in own)
         return tuple(specs.values())

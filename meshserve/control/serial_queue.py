@@ -19,6 +19,7 @@ class SerialQueue(Generic[T]):
     def __init__(self, name: str, perform: Perform[T]) -> None:
         self._name = name
         self._perform = perform
+        # A future among the commands is set when all before it are performed.
         self._waiting: collections.deque[T | asyncio.Future[None]] = collections.deque()
         self._background: set[asyncio.Task[None]] = set()
         self._runner: asyncio.Task[None] | None = None
@@ -26,6 +27,7 @@ class SerialQueue(Generic[T]):
 
     def put(self, command: T, *, is_once: bool = False) -> None:
         """Perform the command after earlier ones; with `is_once`, skip it if an equal one waits."""
+        # One that is being performed does not count: it may have begun by an older state.
         if is_once and command in self._waiting:
             return
         self._waiting.append(command)

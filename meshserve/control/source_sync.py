@@ -95,6 +95,7 @@ class SourceSync:
         known = {
             declared.spec.id: (declared.spec.uri, declared.stamped_uri)
             for declared in self._declared(name)
+            # The scan of a repository stamps the files of its models itself.
             if declared.spec.origin.kind is not model.OriginKind.REPOSITORY
         }
         changed = await asyncio.to_thread(

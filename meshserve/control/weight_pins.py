@@ -23,6 +23,7 @@ async def pin(
     if not sources:
         return wanted
     before = known_weights(last)
+    # At once, because each of them may ask a server on the network.
     now = await asyncio.gather(*(identify(*source) for source in sources))
     weights = {
         source: pinned

@@ -41,9 +41,11 @@ class AdapterChanges:
         if not self._engine.capabilities.can_change_adapters:
             raise errors.Unsupported("this engine takes no other adapters while it runs")
         names = {adapter.name: self._engine_name(adapter.name) for adapter in before}
+        # The adapters of the engine's start are noted here, because `_add` has not seen them.
         self._used.update(names.values())
         kept = {adapter.name: names[adapter.name] for adapter in after if adapter in before}
         added = await self._add([adapter for adapter in after if adapter not in before])
+        # Before the removals, so that no new request goes to an adapter that leaves.
         self._names.adapters = kept | added
         for name in sorted(set(names.values()) - set(kept.values())):
             await self._engine.remove_adapter(name)

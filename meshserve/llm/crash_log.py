@@ -36,6 +36,7 @@ class CrashLog(logging.Handler):
         try:
             with self._path.open("a") as file:
                 file.write(json.dumps([record.created, f"{type(error).__name__}: {error}"]) + "\n")
+        # An engine must go on where its reasons can't be written.
         except OSError:
             self.handleError(record)
 

@@ -62,6 +62,7 @@ class ShapedAnswer:
         document = self._document(start["status"]) if body else None
         if document is not None:
             body = orjson.dumps(document)
+            # It is another body, which has a length and a type of its own.
             headers = [pair for pair in headers if pair[0].lower() not in OWN_HEADERS]
             headers += [(b"content-type", b"application/json"), (LENGTH, b"%d" % len(body))]
         await self._send({**start, "headers": headers})

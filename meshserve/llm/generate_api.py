@@ -19,6 +19,7 @@ from meshserve.core.interfaces import llm_engine
 from meshserve.llm import request_body
 from meshserve.protocol import paths
 
+# A name may hold slashes, as `org/model` does.
 PATH = re.compile(
     rf"^{paths.V2_MODELS}(?P<name>.+?)(/versions/[^/]+)?/(?P<verb>generate(_stream)?)/?$"
 )
@@ -62,6 +63,7 @@ class Generation:
         except errors.InvalidRequest as error:
             await self._answer_whole(400, {"error": error.message})
             return
+        # The engine gets another body, which has a length and a type of its own.
         kept = [(key, value) for key, value in scope["headers"] if key not in _BODY_HEADERS]
         headers = [*kept, JSON_TYPE, (b"content-length", b"%d" % len(body))]
         inner = {**scope, "path": COMPLETIONS, "raw_path": COMPLETIONS.encode(), "headers": headers}

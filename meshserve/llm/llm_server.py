@@ -75,6 +75,7 @@ class LlmServer:
             raise errors.LoadFailed(
                 f"{self.spec.name} was not ready within {self.spec.start_timeout_s:g} s"
             ) from None
+        # Also if the start is cancelled, as a stop does: no engine may be left behind.
         except BaseException:
             await self.stop()
             raise
@@ -98,6 +99,7 @@ class LlmServer:
         )
         address = self.address
         listeners = sockets.server_sockets(address.socket_path, address.host, address.secret)
+        # On the Unix socket too, which leaves one rule for all listeners of a mesh.
         app = guarded_app.guard(self._app, address.secret)
         self._serving = await asgi_server.serve(app, listeners)
         self._watch_task = tasks.spawn(self._watch(), "watch the engine")
@@ -164,6 +166,7 @@ class LlmServer:
 
     async def wait_until_failed(self) -> str:
         """Wait until the engine is dead or hangs; return the reason. Call `stop` then."""
+        # Shielded, because a waiter that is cancelled would cancel the future for all others.
         return await asyncio.shield(self._failed)
 
     async def update(self, spec: llm_spec.LlmSpec) -> None:
@@ -227,6 +230,7 @@ class LlmServer:
 
     async def stop(self) -> None:
         """End all processes, sockets, files and tasks. Requests that run end with errors."""
+        # First, so that the end of the engine is not taken for a failure.
         if self._watch_task is not None:
             self._watch_task.cancel()
             await asyncio.gather(self._watch_task, return_exceptions=True)

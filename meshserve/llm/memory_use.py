@@ -23,6 +23,7 @@ class MemoryMeter:
 
     def __init__(self) -> None:
         self._last = MemoryUse()
+        # Not 0, because the clock may have begun less than a period ago.
         self._measured_s = float("-inf")
 
     def use(self, now_s: float) -> MemoryUse:
@@ -38,6 +39,7 @@ def measure() -> MemoryUse:
     this = psutil.Process()
     used_bytes = 0
     for process in (this, *this.children(recursive=True)):
+        # A process may have ended since it was listed.
         with contextlib.suppress(psutil.Error):
             used_bytes += process.memory_info().rss
     return MemoryUse(used_bytes, psutil.virtual_memory().available)

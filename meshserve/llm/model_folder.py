@@ -66,6 +66,7 @@ def _length_fault(config: Mapping[str, object], length: object) -> Iterator[Fold
     if "factor" in json.dumps(scaling) or ALLOW_LONG in os.environ:
         return
     lengths = [value for key in LENGTHS if isinstance(value := config.get(key), int)]
+    # Only a length beyond all of the keys is wrong for certain.
     if isinstance(length, int) and lengths and length > max(lengths):
         message = f"the model's longest context is {max(lengths)} tokens, by its {CONFIG}"
         yield FolderFault(("engine", "max_model_len"), message)

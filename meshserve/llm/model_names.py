@@ -53,6 +53,7 @@ class RenamedModels:
         if body is None:
             return
         body = _renamed(body, headers.get(CONTENT_TYPE, b""), known)
+        # The body has another length now, and comes whole even if it came in chunks.
         others = [(key, value) for key, value in scope["headers"] if key not in BODY_LENGTHS]
         inner = {**scope, "headers": [*others, (LENGTH, b"%d" % len(body))]}
         receive_renamed = request_body.receive_other(body, receive)
@@ -65,6 +66,8 @@ class RenamedAnswer:
     def __init__(self, known: str, called: str, send: llm_engine.Send) -> None:
         # Inside of a JSON text its quotes are escaped, so this is found at keys alone.
         written = b"|".join(map(re.escape, (orjson.dumps(known), json.dumps(known).encode())))
+        # Python's `json` writes a space behind the colon and escapes letters beyond ASCII; orjson
+        # does neither.
         self._known = re.compile(rb'(?<="model":)( ?)(?:%b)' % written)
         self._called = orjson.dumps(called)
         self._send = send

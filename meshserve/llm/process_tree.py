@@ -75,6 +75,8 @@ class ProcessTree:
 
 def _is_living(process: psutil.Process) -> bool:
     try:
+        # `is_running` compares times of start too, because ids are used again. A zombie has ended,
+        # though nobody has asked for its exit status.
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

@@ -38,8 +38,10 @@ class EngineProgress:
 
     def _keep(self, now_s: float, counts: llm_engine.EngineCounts) -> None:
         samples = self._samples
+        # Counts come ten times a second, and that many samples would tell no more.
         if not samples or now_s - samples[-1][0] >= SAMPLE_S:
             samples.append((now_s, counts))
+        # One sample from before the window stays, because rates are measured from it on.
         while len(samples) > 1 and now_s - samples[1][0] >= WINDOW_S:
             samples.popleft()
 

@@ -76,6 +76,7 @@ def check_in_child(
             # Not -P: vLLM starts Pythons of its own, and they too must not import files of the
             # current folder.
             env={**os.environ, "PYTHONSAFEPATH": "1"},
+            # By its input, and not as an argument, which every user of the machine could read.
             input=json.dumps([dict(section) for section in sections]),
             capture_output=True,
             text=True,
@@ -124,6 +125,7 @@ def parse_section(
 
 def key_of(section: Mapping[str, object], message: str) -> str:
     """Return the key of a section that a message is about, as far as it names one."""
+    # vLLM's messages write a key as it is, as an option, or in words.
     text = message.replace("-", "_").replace(" ", "_")
     return next((key for key in section if key in text), next(iter(section)))
 
@@ -200,10 +202,12 @@ def _words(action: argparse.Action, value: object) -> Iterator[str]:
     elif isinstance(value, (list, tuple)) and action.nargs in {"+", "*"}:
         yield from (flag, *(_word(item) for item in value))
     else:
+        # In one word, because argparse takes a separate value that begins with a hyphen for a flag.
         yield f"{flag}={_word(value)}"
 
 
 def _word(value: object) -> str:
+    # vLLM's parser reads JSON where a value is no plain word.
     return value if isinstance(value, str) else json.dumps(value)
 
 

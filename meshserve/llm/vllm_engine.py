@@ -53,6 +53,7 @@ def make_parser() -> Any:
         raise errors.MissingExtra(INSTALL_HINT) from error
     except (ImportError, RuntimeError) as error:
         raise errors.LoadFailed(f"vLLM can't be imported: {error}") from error
+    # Without `--help`, which is no argument of an engine.
     return cli_args.make_arg_parser(argparse_utils.FlexibleArgumentParser(add_help=False))
 
 
@@ -63,9 +64,11 @@ def check_arguments() -> None:
     """
     parser = make_parser()
     faults = [
+        # Together only where each key is good alone: `parse_section` takes no others.
         vllm_args.faults(parser, section) or _faults_together(parser, section)
         for section in json.load(sys.stdin)
     ]
+    # On a line of its own: what vLLM printed before may not have ended its last one.
     sys.stdout.write(f"\n{json.dumps(faults)}\n")
 
 
@@ -157,6 +160,7 @@ class VllmEngine(llm_engine.Engine):
         Raises LoadFailed, MissingExtra or InvalidRequest.
         """
         self._order = order
+        # A folder of its own, because the replicas of a node share the run folder.
         self._folder = Path(tempfile.mkdtemp(prefix="llm-", dir=order.run_dir))
         self._set_environment(order, self._folder)
         args, self._engine = await self._translating_errors(asyncio.to_thread(self._load, order))

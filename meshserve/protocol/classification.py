@@ -43,6 +43,7 @@ def apply(reply: inference.InferReply, counts: Mapping[str, int]) -> inference.I
         has_rows = signature.has_batch_dimension
         sizes = array.shape if has_rows else (1, *array.shape)
         outputs[spec.name] = best_classes(
+            # Computed, because numpy can't find the size for -1 in an empty batch.
             array.reshape(sizes[0], math.prod(sizes[1:])),
             counts[spec.name],
             labels.get(spec.name, ()),

@@ -16,6 +16,7 @@ BYTES_MAX = 64 << 20
 ANY_WINDOW = zlib.MAX_WBITS | 32
 """The window size with which zlib detects by itself whether the format is gzip or zlib."""
 
+# x-gzip is an old name of gzip (RFC 9110, 8.4.1.3).
 CODINGS = frozenset({b"gzip", b"x-gzip", b"deflate"})
 
 _LIMIT = BYTES_MAX_HEADER.encode()

@@ -21,6 +21,7 @@ MESSAGE_MAX = 2000
 With its details it then stays below the 8 KiB of metadata that gRPC clients take.
 """
 
+# With letters and digits, all of ASCII that gRPC's percent-encoding leaves as it is.
 PRINTABLE = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
@@ -47,6 +48,7 @@ def _bounded(message: str) -> tuple[str, bytes]:
     """Return as much of the message as headers have room for, plain and percent-encoded."""
     text = _text(message)
     encoded = quote(text, safe=PRINTABLE)
+    # One character may take twelve bytes here, so the text is cut in proportion until it fits.
     while len(encoded) > MESSAGE_MAX:
         text = text[: len(text) * MESSAGE_MAX // len(encoded)]
         encoded = quote(text, safe=PRINTABLE)

@@ -24,6 +24,7 @@ class GuardedConnection(http_protocol.HttpConnection):
     def on_headers_complete(self) -> None:
         """End the head (httptools). Raises RequestRefused, before the body, without the secret."""
         super().on_headers_complete()
+        # At the end of the head, so that trailers, which come later, bring no secret.
         headers = mesh_secret.take(self._secret, self._headers)
         if headers is None:
             raise http_protocol.RequestRefused(REFUSED)

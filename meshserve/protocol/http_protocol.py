@@ -181,6 +181,7 @@ class HttpConnection(asyncio.Protocol):
         if self._is_busy:
             # Answers must come in the order of the requests (RFC 9112, 9.3.2).
             self._queued.append(request)
+            # Else a client that sends requests without end would fill the memory.
             self._transport.pause_reading()
         else:
             self._answer(request)
@@ -211,6 +212,7 @@ class HttpConnection(asyncio.Protocol):
         try:
             answer = await outcome
         except BaseException:
+            # Without an answer the client would wait for ever.
             self._transport.abort()
             raise
         finally:

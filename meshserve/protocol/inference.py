@@ -130,6 +130,7 @@ def _raw_inputs(
     # Slices are lists, and iterating over lists is quicker than over a message's sequences.
     for tensor, content in zip(sent[:], raw[:], strict=True):
         name, datatype = tensor.name, tensor.datatype
+        # Empty contents beside raw ones say nothing, and some clients send them.
         if tensor.HasField("contents") and tensor.contents.ByteSize():
             raise errors.InvalidRequest(
                 f"input {name!r} has contents beside raw_input_contents: use one of the two for all"

@@ -49,6 +49,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        # Python's parser is slower, so it is asked only where it may take what orjson refused.
         if not any(word in body for word in WORDS):
             raise errors.InvalidRequest(f"the body is not JSON: {error}") from None
         document = _parse_with_words(body)
@@ -60,6 +61,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 def _parse_with_words(body: bytes) -> Any:
     """Parse a body by Python's slower parser, which accepts NaN and infinities."""
     try:
+        # Decoded here, because `json` itself would take UTF-16 and UTF-32 as well.
         document = json.loads(body.decode(), parse_float=_finite)
         if b"\\u" in body:
             # Raises for half a surrogate pair, which orjson refuses too.
@@ -217,6 +219,7 @@ def _round(
         exact = np.array(values, "f8")
     except OverflowError:
         raise too_large from None
+    # An overflow is looked for below, where it is told from an infinity that was sent.
     with np.errstate(over="ignore"):
         array = exact.astype(kind)
     rounded = array
@@ -258,6 +261,7 @@ def _from_base64(value: dict[str, Any], name: str) -> bytes:
             f"not {_shown(value)}"
         )
     try:
+        # Without the line breaks that MIME's encoders write, and that strict decoding refuses.
         digits = text.encode("ascii").translate(BASE64_ALPHABET, b"\r\n").rstrip(b"=")
         return base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
     except ValueError:
@@ -296,6 +300,7 @@ def nested_values(array: np.ndarray, datatype: str) -> Any:
         texts[:] = [_as_text_or_base64(element) for element in array.flat]
         return texts.reshape(array.shape).tolist()
     numbers = _numbers(array, datatype)
+    # orjson takes scalars, but no array without dimensions.
     return numbers if numbers.ndim else numbers[()]
 
 

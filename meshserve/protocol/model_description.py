@@ -96,6 +96,7 @@ def config_message(description: ServedModel) -> pb.ModelConfigResponse:
     As in Triton, `dims` lack the batch if `max_batch_size` is not 0.
     """
     if description.config:
+        # In our own pool, because the default one may hold tritonclient's messages of these names.
         config = json_format.Parse(
             description.config, config_pb.ModelConfig(), descriptor_pool=pool.POOL
         )

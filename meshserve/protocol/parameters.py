@@ -53,6 +53,7 @@ def values_of(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
 def as_message(value: object) -> pb.InferParameter:
     """Return a value as a parameter; what no field can hold becomes JSON's text."""
     match value:
+        # First, because a bool is an int in Python.
         case bool():
             return pb.InferParameter(bool_param=value)
         case int() if -INT64_MAX - 1 <= value <= INT64_MAX:
@@ -80,6 +81,7 @@ def class_count(value: object, output: str) -> int:
 
     Raises InvalidRequest if it is no whole number.
     """
+    # Python's `True` would be one class.
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise errors.InvalidRequest(
             f"output {output!r}: {CLASSIFICATION} must be a number of classes, not {value!r}"

@@ -15,6 +15,7 @@ Envoy must close first: a request that meets a closing connection fails.
 STOP_S = 5.0
 """Time that a stopping server leaves to requests under way."""
 
+# asyncio's own default is 100: of more clients that connect at one moment some would wait or fail.
 BACKLOG = 2048
 
 
@@ -23,6 +24,7 @@ def tcp_socket(host: str, port: int = 0) -> socket.socket:
     # asyncio turns Nagle's algorithm off only where the protocol is named; with it each small
     # answer waits 40 ms for an acknowledgement.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    # Connections of an earlier server linger for a minute and would keep the port taken.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return _bind(listener, (host, port))
 

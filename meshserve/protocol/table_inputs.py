@@ -93,6 +93,7 @@ def _is_column(name: str, tensor: tensors.WireTensor, table: model.Table) -> boo
     """Return whether the only input is a column and not a whole matrix."""
     if name not in table.columns:
         return False
+    # A model of one column may get its whole matrix by that column's name.
     return len(table.columns) > 1 or tensor.array.ndim == 1
 
 

@@ -149,11 +149,13 @@ def from_raw(raw: bytes | memoryview, datatype: str, shape: Sequence[int], name:
             pass
         else:
             return array if array.flags.aligned else _aligned(array)
+    # As bytes, because a view has no `translate`, and elements of BYTES must not be views.
     return _from_odd_raw(bytes(raw), datatype, sizes, name)
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:
     copied = array.copy()
+    # Read-only like all others: whether a model may write must not depend on alignment.
     copied.flags.writeable = False
     return copied
 
@@ -221,6 +223,7 @@ def as_bytes(element: object) -> bytes:
 
 def bfloat16_bits(floats: np.ndarray) -> np.ndarray:
     """Return BF16 as uint16 of the same shape: FP32 rounded to the nearest, ties to even."""
+    # In 64 bits, because the sum below may need more than 32.
     bits = floats.astype("<f4").view("<u4").astype("<u8")
     # Half of the last bit that stays, less one where that bit is 0: so ties go to even.
     rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16

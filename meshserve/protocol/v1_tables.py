@@ -80,6 +80,7 @@ def _matrix(rows: Sequence[Any], signature: model.Signature) -> Inputs:
 
 def _booleans_as_numbers(row: Any) -> Any:
     """Return a row with 1 and 0 for true and false, as numpy has them among numbers."""
+    # A quick look in C, which 1 and 0 pass too, being equal to them; the types below decide.
     if isinstance(row, list) and (True in row or False in row):
         return [int(cell) if isinstance(cell, bool) else cell for cell in row]
     return row

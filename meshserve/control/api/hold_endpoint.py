@@ -19,6 +19,7 @@ from meshserve.control.api import openai_models, rest_routes
 from meshserve.core.values import commands, events, llm_events
 from meshserve.protocol import llm_errors, paths
 
+# More digits are no size of a body, and Python's `int` raises beyond 4,300 of them.
 SIZE_DIGITS_MAX = 15
 CLIENT_CLOSED_REQUEST = 499
 """Nginx's status for a client that has disconnected and so never sees it."""

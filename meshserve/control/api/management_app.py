@@ -56,6 +56,7 @@ class ManagementApp:
         if scope["type"] != "http":
             return
         headers = dict(scope["headers"])
+        # The type may name the encoding of messages too: `application/grpc+proto`.
         is_grpc = headers.get(b"content-type", b"").startswith(b"application/grpc")
         app = self._grpc if is_grpc else self._rest
         await app({**scope, "path": _quoted_path(scope)}, receive, send)

@@ -21,6 +21,7 @@ from meshserve.control import controller
 from meshserve.core.mesh import mesh_view
 from meshserve.core.values import llm_spec, reports
 
+# Taken from the types, so that no state can be forgotten here.
 WORKER_STATES: tuple[reports.WorkerState, ...] = get_args(reports.WorkerState)
 REPLICA_STATES: tuple[llm_spec.ReplicaState, ...] = get_args(llm_spec.ReplicaState)
 LLM_STATES = (*REPLICA_STATES, "idle")
@@ -94,6 +95,7 @@ def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: Samples | 
 def _workers(view: mesh_view.MeshView) -> Samples:
     for pool in view.config.pools:
         counts: Counter[str] = Counter(worker.state for worker in view.of_pool(pool.name))
+        # Also the states that no worker is in: an alert can't see a series that is missing.
         yield from (((pool.name, state), counts[state]) for state in WORKER_STATES)
 
 

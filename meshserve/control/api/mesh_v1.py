@@ -92,6 +92,7 @@ class MeshApi:
         unchecked = await self._service.register(
             spec, is_replacing=True, is_owner=self._is_owner(request)
         )
+        # A body without the key says nothing of aliases, which then stay as they are.
         if "aliases" in entry:
             await self._replace_aliases(spec.id, entry["aliases"])
         shown = await self._service.describe(*spec.id)
@@ -110,6 +111,7 @@ class MeshApi:
 
     async def _remove_model(self, request: Request) -> object:
         name, version = _name_and_version(request)
+        # Asked before the removal, after which nothing is left to describe.
         removed = await self._service.describe(name, version)
         await self._service.remove(name, version)
         return removed

@@ -22,6 +22,7 @@ STATES = {
     "fetching": Status.LOADING,
     "loading": Status.LOADING,
     "ready": Status.LOADED,
+    # It is in host memory, and comes back without its file.
     "parked": Status.LOADED,
     "evicting": Status.NOT_LOADED,
     "failed": Status.LOADING_FAILED,
@@ -53,6 +54,7 @@ class ModelMesh:
     ) -> pb.UnregisterModelResponse:
         """Remove a model, if it exists. Raises Conflict if an alias needs it."""
         name = _needed(request.modelId, "modelId")
+        # An unknown model is no error, so that callers may repeat a removal.
         if self._service.view().models.versions(name):
             await self._service.remove(name)
         return pb.UnregisterModelResponse()
@@ -74,6 +76,7 @@ class ModelMesh:
         """
         alias = _needed(request.vModelId, "vModelId")
         target = _needed(request.targetModelId, "targetModelId")
+        # Asked before the change, after which every alias exists.
         is_new = alias not in self._service.view().aliases
         await self._service.set_alias(
             events.AliasRequested(
@@ -192,6 +195,7 @@ def entry_from(info: pb.ModelInfo) -> dict[str, Any]:
     key = _json(info.key, "key")
     storage = key.get("storage_params")
     bucket = key.get("bucket") or (storage.get("bucket") if isinstance(storage, dict) else None)
+    # A path with a scheme says itself where it is.
     has_bucket = bucket and "://" not in info.path
     uri = f"s3://{bucket}/{info.path.lstrip('/')}" if has_bucket else info.path
     kept = {name: key[name] for name in KEPT if name in key}

@@ -98,6 +98,7 @@ async def read_body(request: Request) -> bytes:
     size_bytes = 0
     try:
         async for part in request.stream():
+            # Counted while it comes, because a body in chunks does not announce its length.
             size_bytes += len(part)
             if size_bytes > BODY_BYTES_MAX:
                 raise errors.PayloadTooLarge(f"the body is bigger than {BODY_BYTES_MAX} bytes")

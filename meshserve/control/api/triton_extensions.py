@@ -99,6 +99,7 @@ async def _refuse_shared_memory(_: message.Message) -> message.Message:
 
 
 async def _trace_setting(request: pb.TraceSettingRequest) -> pb.TraceSettingResponse:
+    # Triton's client reads the settings by a request that changes none.
     if request.settings:
         raise errors.Unsupported(NO_TRACE_CHANGES)
     answer = pb.TraceSettingResponse()
@@ -108,6 +109,7 @@ async def _trace_setting(request: pb.TraceSettingRequest) -> pb.TraceSettingResp
 
 
 async def _log_settings(request: pb.LogSettingsRequest) -> pb.LogSettingsResponse:
+    # As for traces, Triton's client reads the settings by a request that changes none.
     if request.settings:
         raise errors.Unsupported(NO_LOG_CHANGES)
     answer = pb.LogSettingsResponse()

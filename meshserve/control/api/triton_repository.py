@@ -52,6 +52,7 @@ class TritonRepository:
             if state == "READY" or not only_ready:
                 yield model_description.IndexEntry(id_, state, reason)
         for name, reason in {} if only_ready else self._service.unserved().items():
+            # Another origin may serve the name, and then it is in the index already.
             if not view.models.versions(name):
                 yield model_description.IndexEntry(model.ModelId(name, ""), "UNAVAILABLE", reason)
 
@@ -83,10 +84,12 @@ class TritonRepository:
             for key, content in parameters.items()
             if key.startswith(FILE)
         }
+        # In Triton's words, which its clients look for.
         if config is None:
             raise errors.InvalidRequest(
                 "failed to poll from model repository: files need a `config` parameter beside them"
             )
+        # Asked first, to bring it back if what comes can't be loaded.
         before = self._service.specs(name)
         if files:
             specs = await self._uploaded(name, files, as_text(config))
@@ -107,10 +110,12 @@ class TritonRepository:
         """Keep the files, which take the place of the model's folder; return its versions."""
         declared = triton_load_config.read(config)
         labels = triton_load_config.take_labels(declared, files)
+        # In a thread, because hashing and writing big files would hold up all other requests.
         folders = await asyncio.to_thread(uploads.keep, self._files_dir, files)
         specs = [
             dataclasses.replace(
                 self._service.spec({"name": name, "version": version, "uri": str(folder)}),
+                # Uploads need no file root of the configuration: their own folder bounds them.
                 file_root=str(folder),
             )
             for version, folder in folders.items()
@@ -136,6 +141,7 @@ class TritonRepository:
             raise errors.InvalidRequest("an unload must name a model")
         # Triton unloads a model by its name alone.
         await self._service.set_unloaded(name, unloaded=True)
+        # Only now, because before that a request could have brought an evicted copy back.
         for version in self._service.view().models.versions(name) or ("",):
             await self._service.unload(name, version)
 

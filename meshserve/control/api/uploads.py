@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from meshserve import errors
 
+# Linux's own limit for a name. For a whole path it is 4,096 bytes.
 PART_BYTES_MAX = 255
 PATH_BYTES_MAX = 2048
 
@@ -54,7 +55,9 @@ def parse_name(name: str) -> PurePosixPath:
 
 def _digest(contents: Mapping[PurePosixPath, bytes]) -> str:
     digest = hashlib.sha256()
+    # Sorted, because the order in which the files came must not change the digest.
     for path in sorted(contents):
+        # With sizes, so that the end of one file can't be taken for the beginning of the next.
         digest.update(f"{path}\0{len(contents[path])}\0".encode())
         digest.update(contents[path])
     return digest.hexdigest()
@@ -64,6 +67,7 @@ def _write(folder: Path, contents: Mapping[PurePosixPath, bytes]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     # The files are written elsewhere and renamed, so that the target is always complete.
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        # Below the target's own parent, because a rename works within one file system alone.
         ready = Path(scratch) / "files"
         for path, content in contents.items():
             file = ready / path

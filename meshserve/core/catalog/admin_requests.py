@@ -122,6 +122,7 @@ def decide(
     wanted = request.desired if isinstance(request, events.ConfigApplied) else index.desired
     draft = changeset.Changeset(index.models, index.aliases, wanted)
     problems = _draft(index, draft, request, scans)
+    # The draft as a whole, because one request may free a name and take it.
     draft.check()
     # After the draft, because the same configuration may move the pool's models.
     _check_removed_pools(index, draft, wanted)
@@ -143,6 +144,7 @@ def _draft(  # noqa: C901, PLR0912 - one case for each request
         case events.ConfigApplied():
             _configure(index, draft, request.desired, scans)
         case events.RepositoryScanned():
+            # A scan may end after a configuration has left its repository out.
             if request.origin in {place.origin for place in index.desired.repositories}:
                 return repository_changes.draft_scan(index, draft, request.origin, request.specs)
         case events.SourcesStamped():
@@ -193,6 +195,7 @@ def _configure(
     for repository in index.desired.repositories:
         if repository.origin not in origins:
             draft.withdraw(sorted(index.of_origin(repository.origin)))
+    # Last, because a name that the configuration has taken is no longer the repository's.
     for origin in origins:
         if origin in scans:
             repository_changes.draft_scan(index, draft, origin, scans[origin])
@@ -205,6 +208,7 @@ def _configure_models(
     after = {spec.id: spec for spec in wanted.models}
     of_config = index.of_origin(model.FROM_CONFIG)
     overridden = _follow_overridden(index, draft, after.values())
+    # An equal model may be the API's, whose registration outlives the configuration.
     draft.withdraw(id_ for id_ in before if id_ not in after and id_ in of_config)
     for id_, spec in after.items():
         # A spec that is the same in both configurations stays as the API may have changed it.

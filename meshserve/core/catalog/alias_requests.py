@@ -35,6 +35,7 @@ def set_alias(
         _check_may_add(request)
     else:
         _check_may_change(request, current)
+    # First, because the alias may mean the model that comes with it.
     if request.spec is not None:
         draft.declare(request.spec, is_replacing=False)
     if not any(wanted.version in ("", spec.id.version) for spec in draft.of_name(wanted.name)):
@@ -77,6 +78,7 @@ def _new_meaning(
     # The owner is kept: a change of the meaning does not give the alias up.
     if not request.is_gradual or current.name == wanted.name:
         return dataclasses.replace(wanted, owner=current.owner)
+    # Asked for twice it is one move, which goes on.
     if current.target == wanted.name:
         return current
     return dataclasses.replace(current, target=wanted.name, failure="")

@@ -63,6 +63,7 @@ class CatalogIndex:
         """Return the catalog of the pool's workers."""
         share = self._shares.get(pool)
         if share is None:
+            # What was found of a copy holds in all pools, also in one that comes later.
             of_copies = (*self.models.standings(), *self.models.join_stops.values())
             share = self._shares[pool] = catalog.Catalog(of_copies)
         return share
@@ -295,6 +296,7 @@ class CatalogIndex:
         self._route(alias, pool)
 
     def _set_alias(self, alias: desired.DesiredAlias) -> None:
+        # Asked first, because the old meaning is forgotten next, and its pool with it.
         before = self.pool_of(alias.alias)
         self._forget_meaning(alias.alias)
         self.aliases[alias.alias] = alias

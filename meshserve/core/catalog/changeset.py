@@ -109,6 +109,7 @@ class Changeset:
         """Mean the files of the URIs with stamps, if the models still have these plain URIs."""
         for id_, (uri, stamped_uri) in stamps.items():
             spec = self.spec(id_)
+            # The model may have been declared anew while its files were looked at.
             if spec is not None and spec.uri == uri:
                 self.put(spec)
                 self._stamps[id_] = stamped_uri

@@ -44,6 +44,7 @@ def _convict(index: catalog_index.CatalogIndex, request: CopyConvicted) -> comma
     # Workers tell it with each report until their catalogs say it.
     if request.id in ids:
         return commands.SaveChanges(())
+    # The first reason stays: under another name it is still the same copy.
     reason = known.reason if known else request.reason
     quarantine = containment.CopyQuarantined(request.key, (*ids, request.id), reason)
     return commands.SaveChanges((quarantine,), (f"model {request.id} in quarantine: {reason}",))

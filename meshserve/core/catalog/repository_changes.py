@@ -23,6 +23,7 @@ def draft_scan(
     are returned say so.
     """
     problems: list[str] = []
+    # Names that were served from here before are looked at too: their models may be gone.
     held: dict[str, list[model.ModelSpec]] = {
         id_.name: [] for id_ in sorted(index.of_origin(origin))
     }

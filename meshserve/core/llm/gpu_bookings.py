@@ -111,6 +111,7 @@ class GpuBookings:
         # A node that is gone has taken the booked GPUs with it.
         nodes = {node.node for node in self._nodes or ()}
         return booking.gpus >= gpus and (
+            # Before the first observation nothing is known to be gone.
             self._nodes is None or set(booking.placement.gpus_by_node) <= nodes
         )
 

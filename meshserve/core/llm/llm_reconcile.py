@@ -152,6 +152,7 @@ def _update(
     if has_all or replica.is_updating or replica.phase is not ReplicaPhase.READY:
         return
     is_new = spec != replica.update
+    # Before its first report it is not known whether it takes other adapters.
     if replica.report is not None and (is_new or replica.update_retry.is_due(now_s)):
         replica.begin_update(spec)
         fleet.out.append(commands.UpdateReplica(replica.id, spec))

@@ -48,6 +48,7 @@ class HoldQueue:
     """The requests that wait for one LLM in order of arrival, bounded in number, bytes and time."""
 
     def __init__(self) -> None:
+        # In the order of arrival, which a dict keeps.
         self._requests: dict[str, HeldRequest] = {}
         self.size_bytes = 0
 
@@ -136,6 +137,7 @@ class LlmRecord:
     held: HoldQueue = field(default_factory=HoldQueue)
     retries: dict[str, replica_state.ReplicaRetry] = field(default_factory=dict)
     desired_replicas: int = 0
+    # Not 0, which would be recent on a machine whose clock has just begun.
     used_s: float = -math.inf
     overloaded_s: float | None = None
     quiet_s: float | None = None

@@ -63,6 +63,7 @@ class Llms:
             case llm_events.RequestHeld():
                 self._receive(event, now_s)
             case llm_events.HeldRequestLeft():
+                # The event names no LLM, and its ticket waits for one of them at most.
                 for llm in self.llms.values():
                     llm.held.remove(event.ticket)
             case llm_events.ReplicaReady():
@@ -108,6 +109,7 @@ class Llms:
     def _come_up(self, replica: replica_state.ReplicaRecord, now_s: float) -> llm_state.LlmRecord:
         llm = self.llms[llm_fleet.llm_name(replica.id)]
         replica.come_up(now_s)
+        # The idle timeout begins now, because a start may take longer than it.
         llm.used_s = now_s
         self.fleet.bookings.mark_running(replica.holder)
         return llm

@@ -37,12 +37,14 @@ def next_step(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord) -> RolloutStep:
     outdated = [replica for replica in active if fleet.is_outdated(llm, replica)]
     current = [replica for replica in active if not fleet.is_outdated(llm, replica)]
     serving = [replica for replica in outdated if replica.phase in replica_state.SERVING]
+    # What does not serve has no requests to lose, so it goes at once.
     useless = {replica.id for replica in outdated if replica.phase not in replica_state.SERVING}
     if not serving:
         return RolloutStep(frozenset(useless))
     shortage = _shortage(fleet, llm, current, serving)
     ready = sum(replica.phase is ReplicaPhase.READY for replica in current)
     spare = len(serving) + ready - llm.desired_replicas
+    # Without room one goes at a time: the next one only when all others serve.
     if shortage and spare <= 0:
         others = [replica for replica in active if replica is not serving[-1]]
         spare = int(all(replica.phase is ReplicaPhase.READY for replica in others))

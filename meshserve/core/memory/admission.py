@@ -10,6 +10,7 @@ from meshserve.core.memory import residency_events as ev
 from meshserve.core.memory.copy_lifecycle import CopyMove
 from meshserve.core.values import model
 
+# Nearly every event looks at the queue, so a long queue must not make all events slow.
 OVERTAKERS_MAX = 8
 """How many queued copies one event considers beyond the `loads_parallel` first ones."""
 
@@ -41,6 +42,7 @@ class Admission:
         waiting: waiters.Waiters,
         limits: copies.WorkerLimits,
     ) -> None:
+        # In the order of arrival, which a dict keeps.
         self.queue: dict[str, copies.Copy] = {}
         self.in_progress: dict[str, copies.Copy] = {}
         self._pool = pool
@@ -50,6 +52,7 @@ class Admission:
 
     def enqueue(self, copy: copies.Copy) -> None:
         """Queue the copy behind all others."""
+        # A copy that waits to return to the GPU must not be evicted meanwhile.
         self._pool.hold(copy)
         self._pool.move(copy, CopyMove.REQUESTED)
         self.queue[copy.key] = copy
@@ -57,12 +60,14 @@ class Admission:
     def cancel(self, copy: copies.Copy) -> None:
         """Take a copy without waiters out of the queue."""
         del self.queue[copy.key]
+        # Asked before the move, which ends the phase that the answer depends on.
         is_offloaded = copy.is_queued_for_onload
         self._pool.move(copy, CopyMove.ONLOAD_GIVEN_UP if is_offloaded else CopyMove.GIVEN_UP)
         self._pool.update(copy)
 
     def finish(self, copy: copies.Copy) -> None:
         """Note that the copy's load or onload has ended, well or badly."""
+        # A load that timed out has left already, and a copy on its way off the GPU was never here.
         self.in_progress.pop(copy.key, None)
 
     def admit(self, *, may_drain: bool = False) -> None:
@@ -86,6 +91,7 @@ class Admission:
         if self._refuse_too_big(copy, is_impatient):
             return True
         need, free = copy.admission_need, self._account.free_soon.minus(claims.bytes_soon)
+        # Free now as well, because what is still being freed can't be filled yet.
         if need.fits_in(free) and need.fits_in(self._account.free):
             self._start(copy)
             return True
@@ -137,6 +143,7 @@ class Admission:
 
     def _start(self, copy: copies.Copy) -> None:
         """Book the copy's bytes and order its load, or its move back to the GPU."""
+        # Both are asked before the move, which ends the phase that they depend on.
         is_offloaded, takes = copy.is_queued_for_onload, copy.booked.plus(copy.admission_need)
         del self.queue[copy.key]
         self.in_progress[copy.key] = copy

@@ -38,8 +38,11 @@ class CopyDeaths:
         copy.deaths.record_failure(now_s, now_s - copy.loaded_s)
         copy.failure = copies.LoadFailure(errors.LoadDied(str(event.death)), copy.deaths)
         self._pool.changed |= copy.names
+        # Otherwise those who wait get the next load, which may begin at once.
         if not copy.deaths.is_due(now_s):
             self._requests.refuse_all(copy, copy.failure.refusal(now_s))
+        # A draining copy is freed with its last lease anyway.
         if copy.state is not CopyPhase.DRAINING:
+            # Also where it is pinned, because nothing of it is left to be kept.
             copy.is_unload_requested = True
             self._pool.update(copy)

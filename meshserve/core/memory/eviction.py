@@ -56,6 +56,7 @@ def gdsf(usage: Usage, _now_s: float, age: float) -> float:
     Greedy-Dual-Size-Frequency: age + uses × load time / bytes (L. Cherkasova, "Improving WWW
     Proxies Performance with Greedy-Dual-Size-Frequency Caching Policy", HPL-98-69R1, 1998).
     """
+    # A copy may take no bytes, by which nothing can be divided.
     size_bytes = max(1, usage.need.host_bytes + usage.need.gpu_bytes)
     # A load time that was never measured is 0.0; without a floor such a copy would have no score.
     return age + usage.uses * max(usage.load_s, 1e-6) / size_bytes

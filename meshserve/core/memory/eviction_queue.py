@@ -45,6 +45,7 @@ class EvictionQueue:
     def discard(self, key: str) -> None:
         """Remove a key if it is in the queue."""
         is_removed = self._entries.pop(key, None) is not None
+        # Only when most entries are stale, so that a removal takes a constant time on average.
         if is_removed and len(self._heap) > 2 * len(self._entries) + STALE_MIN:
             self._heap = list(self._entries.values())
             heapq.heapify(self._heap)
@@ -72,6 +73,7 @@ class EvictionQueue:
                 if corrected > STALE_MIN + len(self._entries) // 8:
                     self._correct_all(seen)
                     corrected = 0
+        # Also if the reader stops early: what it has seen is still in the queue.
         finally:
             for entry in seen.values():
                 heapq.heappush(self._heap, entry)

@@ -105,6 +105,7 @@ class LeaseRequests:
 
     def fetch_again(self, id_: model.ModelId, tickets: list[ev.Ticket]) -> None:
         """Bind the model's name anew, and let the tickets wait for the fetch of its artifact."""
+        # A new record, which a late answer about the old artifact does not fit.
         binding = self.bindings[id_] = copies.Binding(id_)
         for ticket in tickets:
             self.waiters.add(ticket, id_, binding)

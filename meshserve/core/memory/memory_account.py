@@ -76,6 +76,7 @@ class MemoryAccount:
         `loading_bytes` are booked for loads in progress. How much of that is taken already is
         unknown, so the overhead is known only as a range, and the last value is kept within it.
         """
+        # A load has booked its bytes before it takes them, so bookings may exceed what is taken.
         least = max(0, private_bytes - self.booked.host_bytes)
         most = least + loading_bytes
         if self._is_process_measured:

@@ -100,6 +100,7 @@ class MemoryPool:
         """Count uses that began and ended between two events, the last one at `now_s`."""
         self.now_s = now_s
         _count_use(copy, now_s, uses)
+        # A leased copy is rated when its last lease ends.
         if not copy.leases:
             self.changed |= copy.names
             self.rate(copy)
@@ -188,6 +189,7 @@ class MemoryPool:
         self._order_free(copy)
 
     def _order_free(self, copy: copies.Copy) -> None:
+        # This meets the request, which must not unload the copy again once it has come back.
         copy.is_unload_requested = False
         self.account.book(copy, copy.booked, freeing=copy.booked)
         self.order(ev.FreeCopy(copy.key))
@@ -221,6 +223,7 @@ class MemoryPool:
         `free` is the memory that is free soon and not claimed by loads ahead.
         """
         buffer_bytes = free.host_bytes - need.host_bytes
+        # Closed here, because only then has the queue got back what the plan has read.
         with contextlib.closing(self._candidates(self._offloaded)) as offloaded:
             # A load that lacks host memory itself takes the offloaded copies as victims.
             buffer = eviction.HostBuffer(
@@ -229,6 +232,7 @@ class MemoryPool:
                 offloaded if buffer_bytes >= 0 else (),
             )
             plan = self._plan(need, free, buffer)
+        # Only now, because the queues must not change while they are read.
         return Promise.NONE if plan is None else self._perform(plan)
 
     def keep_within_budget(self) -> bool:
@@ -246,6 +250,7 @@ class MemoryPool:
         if model.NO_BYTES.fits_in(free):
             return
         reachable = free.plus(self.account.evictable)
+        # What leased and pinned copies hold can't be freed now, so the need stops at what can.
         need = reachable.limited_to(model.NO_BYTES)
         buffer_bytes = min(free.host_bytes - need.host_bytes, self.account.free.host_bytes)
         plan = self._plan(need, free, eviction.HostBuffer(buffer_bytes, buffer_bytes))
@@ -257,6 +262,7 @@ class MemoryPool:
     ) -> eviction.EvictionPlan | None:
         if not need.fits_in(free.plus(self.account.evictable)):
             return None
+        # Offloaded copies hold host memory alone: they are no help where GPU memory is missing.
         lacks_host_memory = need.host_bytes > free.host_bytes
         queues = (self._ready, self._offloaded) if lacks_host_memory else (self._ready,)
         with contextlib.closing(self._candidates(*queues)) as candidates:
@@ -297,8 +303,10 @@ class MemoryPool:
                 for queue in queues
                 if len(queue)
             ]
+            # Merged lazily, so that a plan looks at no more copies than it needs.
             for score, key in heapq.merge(*in_order):
                 copy = self.copies[key]
+                # Leased copies stay in their queue, since taking them out would cost each request.
                 if with_leased or not copy.leases:
                     can_offload = copy.can_offload and copy.state is CopyPhase.READY
                     yield eviction.Candidate(key, copy.booked, can_offload, score)

@@ -106,6 +106,7 @@ class Residency:
                 self._check_time()
             case _:
                 assert_never(event)
+        # Emptied, not replaced: all parts of residency append to this one list.
         commands = self._out.copy()
         self._out.clear()
         return commands
@@ -204,6 +205,7 @@ class Residency:
     def _forget(self, event: ev.ModelForgotten) -> None:
         """Unbind a model that is withdrawn, or declared anew with another artifact."""
         self._unbind(event)
+        # A pin is the model's, not the artifact's: it outlives a replacement.
         if event.is_replaced or version_choice.is_previous(event.id):
             return
         self._pinned.discard(event.id)
@@ -269,6 +271,7 @@ class Residency:
         for ticket in self._waiters.take(copy):
             self._requests.grant(copy, ticket)
         self._pool.update(copy)
+        # A tuple, because `drop` takes names away.
         for id_ in tuple(copy.names):
             if not version_choice.is_previous(id_):
                 self.previous.drop(id_)

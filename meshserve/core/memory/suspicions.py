@@ -108,6 +108,7 @@ class Suspicions:
 
     def count_kill(self, key: str) -> None:
         """Count a death of a suspect's own process by SIGKILL."""
+        # One kill convicts nobody, because memory may have been short for other reasons.
         if self.standing(key) is CopyStanding.SUSPECT:
             self._records[key].kills += 1
 

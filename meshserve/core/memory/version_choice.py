@@ -113,5 +113,6 @@ class VersionChoice:
         failure = binding.failure if copy is None else copy.failure
         if failure is None:
             return Standing.GOOD if copy is not None and copy.is_good else Standing.UNTRIED
+        # A load that hangs is not started again, however long ago its time ran out.
         is_stuck = copy is not None and copy.state is CopyPhase.STUCK
         return Standing.DUE if failure.retry.is_due(now_s) and not is_stuck else Standing.FAILED

@@ -38,6 +38,7 @@ class Waiters:
 
     def remove(self, ticket: ev.Ticket) -> Record | None:
         """Let the request wait no longer; return what it waited for, if it did."""
+        # The answer may have crossed the news that the client has left.
         record = self._records.pop(ticket, None)
         if record is not None:
             del record.waiters[ticket]

@@ -22,6 +22,7 @@ class ChangeMark:
 
 def mark(workers_: workers.Workers, gateways_: gateways.Gateways) -> ChangeMark:
     """Return what has been sent so far to the processes that get requests, or soon will."""
+    # Those that start too, because they may serve before they have taken the change.
     running = (w for w in workers_.records.values() if w.is_up)
     return ChangeMark(
         {(worker.id, worker.pid): worker.sent for worker in running}, gateways_.revision

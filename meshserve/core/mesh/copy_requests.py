@@ -66,6 +66,7 @@ class CopyRequests:
 
     def copy_ensured(self, event: events.CopyEnsured) -> None:
         """Answer the load that has ended."""
+        # Its worker was lost meanwhile, and the caller has been told so.
         if self._loads.pop(event.ticket, None) is None:
             return
         if event.error:
@@ -76,6 +77,7 @@ class CopyRequests:
     def copy_unloaded(self, event: events.CopyUnloaded) -> None:
         """Answer an unload once every worker has answered."""
         waiting = self._unloads.get(event.ticket)
+        # The caller has its answer already, by a worker that has failed or was lost.
         if waiting is None:
             return
         # A worker that can't be reached is lost soon, and its copies with it.

@@ -17,6 +17,7 @@ from meshserve.core.mesh import copy_requests
 from meshserve.core.processes import gateways, workers
 from meshserve.core.values import commands, events, model, reports, snapshots
 
+# The rest is left for the other models that each of these workers has.
 BUSY = 0.7
 """The share of a worker that one model may take before another worker joins."""
 
@@ -64,6 +65,7 @@ class HotModel:
 
     def add_report(self, worker_id: str, share: float) -> None:
         """Update a worker's load by the share in its newest report."""
+        # The first report has nothing to be smoothed with.
         known = self.loads.get(worker_id, share)
         self.loads[worker_id] = known + SMOOTHING * (share - known)
 
@@ -183,6 +185,7 @@ class HotModels:
     def follow_pool(self, pool: str) -> None:
         """Place the pool's hot models anew after a change of its ready workers."""
         for hot_model in list(self.models.values()):
+            # One at its home alone needs nothing: the ring leads its requests to a new home.
             if hot_model.pool == pool and hot_model.places:
                 workers_max = len(self._workers.ready(pool))
                 self._place(hot_model, min(len(hot_model.places), workers_max))

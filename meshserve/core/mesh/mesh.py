@@ -198,7 +198,9 @@ class Mesh:
         changed, self.workers.changed = self.workers.changed, set()
         if changed:
             self.gateways.configure()
+            # Until gateways know of this change, a request could meet a cluster without workers.
             self.gateways.needed = self.gateways.revision
+        # Sorted, because a set's order differs between processes, and commands must not.
         for pool in sorted(changed):
             self.pins.follow_pool(pool)
             self.hot_models.follow_pool(pool)
@@ -211,6 +213,7 @@ class Mesh:
             self.catalog.apply(change)
         for living in event.workers:
             worker = self.workers.attach(living, now_s)
+            # How far the steps of the earlier controller came is not known to this one.
             self._send_full(worker)
         for replica in event.replicas:
             self.llms.attach(replica, now_s)

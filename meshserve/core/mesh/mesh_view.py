@@ -188,6 +188,7 @@ class MeshView:
 
     def holders(self, id_: model.ModelId) -> list[str]:
         """Return the ready workers that may have a copy: its homes, and those that reported one."""
+        # Requests by an alias go to the alias's own home.
         homes = {self.home(name) for name in (id_.name, *self.aliases_of(id_.name))}
         reporters = {
             worker.id for worker in self.workers if worker.is_ready and id_ in worker.copies
@@ -246,6 +247,7 @@ def _replica_view(replica: replica_state.ReplicaRecord) -> ReplicaView:
         replica.id,
         replica.public_state,
         replica.reason,
+        # The first start is no restart; of a replica that was taken over no start is known.
         max(0, replica.starts - 1),
         replica.pid,
         replica.endpoint,

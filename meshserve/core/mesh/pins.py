@@ -62,14 +62,17 @@ class Pins:
 
     def follow_pool(self, pool: str) -> None:
         """Order the pins and loads that a change of the pool's ready workers requires."""
+        # A list, because `_follow` adds and removes pools of models.
         for id_ in [id_ for id_, of_pool in self._pools.items() if of_pool == pool]:
             self._follow(id_, is_redeclared=False)
 
     def _follow(self, id_: model.ModelId, *, is_redeclared: bool) -> None:
+        # Each registration comes here, and nearly no model is pinned.
         if id_ not in self.pinned and self._pinned_declaration(id_) is None:
             return
         before, after = self.pinned.get(id_, frozenset()), self.homes(id_)
         self._remember(id_, after)
+        # Sorted, because a set's order differs between processes, and commands must not.
         for worker_id in sorted(before - after):
             # A worker that is not ready has lost its pins, or is about to.
             if self._workers.is_ready(worker_id):

@@ -43,6 +43,7 @@ class Quarantine:
                 self._deaths.append((death.worker_id, death.pid))
                 self._suspect_all(death)
         counted = [(hung.key, hung.total, "hung") for hung in report.hung]
+        # Not the first time: it may be another copy's memory that ran at the same moment.
         counted += [(hog.key, hog.times, "hog") for hog in report.hogs if hog.is_suspect]
         for finding in counted:
             seen = (report.worker_id, report.pid, finding)

@@ -10,6 +10,7 @@ from meshserve.core.processes.reconcile import ProcessMove, ProcessState
 from meshserve.core.values import commands, gateway_events, reports
 
 BACKOFF = backoff.BackoffPolicy(base_s=1.0, cap_s=10.0, is_first_immediate=True)
+# Below 0, which is the revision before anything was to be configured.
 NO_SNAPSHOT = -1
 
 
@@ -81,6 +82,7 @@ class Gateways(reconcile.Reconciler[GatewayRecord, str, str]):
     def reported(self, event: gateway_events.GatewayReported) -> None:
         """Mark a gateway ready, and keep its report."""
         gateway = self.records.get(event.report.node)
+        # The report may have been under way when the gateway was lost, or told to stop.
         if gateway is None or gateway.state not in reconcile.RUNNING:
             return
         gateway.report, gateway.reason = event.report, ""
@@ -100,6 +102,7 @@ class Gateways(reconcile.Reconciler[GatewayRecord, str, str]):
     def lost(self, event: gateway_events.GatewayLost, now_s: float) -> None:
         """Mark a gateway lost; reconcile starts it again after its back-off."""
         gateway = self.records.get(event.node)
+        # Two tasks watch each process, and both may tell of its end.
         if gateway is not None and gateway.state is not ProcessState.LOST:
             gateway.report, gateway.configured = None, NO_SNAPSHOT
             self._out.append(commands.Unwatch("gateway", gateway.node, event.reason))

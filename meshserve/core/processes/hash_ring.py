@@ -38,6 +38,7 @@ class HashRing:
     """The workers of one pool on a ring of `size` points. Their order does not matter."""
 
     def __init__(self, worker_ids: Iterable[str], size: int = RING_SIZE_MIN) -> None:
+        # Sorted, because the place in this order decides which worker gets a point more.
         self._workers = sorted(set(worker_ids))
         counts = _point_counts(len(self._workers), size)
         hashes = np.concatenate(
@@ -46,6 +47,7 @@ class HashRing:
                     _point_hashes(worker_id, count)
                     for worker_id, count in zip(self._workers, counts, strict=True)
                 ),
+                # numpy concatenates no empty list, and a pool may have no ready worker.
                 np.empty(0, np.uint64),
             ]
         )
@@ -62,6 +64,7 @@ class HashRing:
 
         Requests go to the next of them when those before it are gone.
         """
+        # A dict, because it keeps the order on the ring.
         homes: dict[str, None] = {}
         for owner in self._clockwise(name) if self._workers else ():
             homes.setdefault(owner)
@@ -93,6 +96,7 @@ def _point_counts(workers: int, size: int) -> list[int]:
     return counts
 
 
+# A pool that has lost a worker mostly gets it back, and with it a ring of the same points.
 @functools.lru_cache(maxsize=4096)
 def _point_hashes(worker_id: str, count: int) -> np.ndarray:
     """Return the hashes of a worker's points: `count` numbers of type uint64, unsorted."""

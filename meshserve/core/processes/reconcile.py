@@ -126,6 +126,7 @@ class Reconciler(abc.ABC, Generic[RecordT, SettingsT, WantedT]):
         # event.
         if self._settled is not None and self._settled[0] == wanted and now_s < self._settled[1]:
             return
+        # Set before the processes are looked at, because a stop or a removal takes it back.
         self._settled = (wanted, math.inf)
         self._start_missing_and_follow(self._settings_by_id(wanted), now_s)
         if self._settled is not None:
@@ -136,6 +137,7 @@ class Reconciler(abc.ABC, Generic[RecordT, SettingsT, WantedT]):
             )
 
     def _start_missing_and_follow(self, settings: dict[str, SettingsT], now_s: float) -> None:
+        # A list of those before, because records are added and removed below.
         existing = list(self.records.values())
         # Missing processes start first: while one starts, `_may_replace` keeps the others running.
         for id_ in [id_ for id_ in settings if id_ not in self.records]:
@@ -164,6 +166,7 @@ class Reconciler(abc.ABC, Generic[RecordT, SettingsT, WantedT]):
         if wanted is None:
             self._remove(record, ProcessMove.GIVEN_UP)
         elif record.backoff.is_due(now_s):
+            # It starts anew anyway, so it takes the newest settings without another restart.
             record.settings = wanted
             self._start(record, now_s)
 

@@ -100,7 +100,7 @@ class Workers(
 
     def homes(self, pool: str, name: str, count: int) -> tuple[str, ...]:
         """Return the first `count` ready workers on the ring from the name's point on, or fewer."""
-        ring = self._rings.get(pool)
+        ring = self._rings.get(pool)  # built when asked for: many changes at once cost one
         if ring is None:
             ring = self._rings[pool] = hash_ring.HashRing(self.ready(pool), self.ring_size(pool))
         return ring.homes(name, count)
@@ -160,7 +160,7 @@ class Workers(
         if (
             worker is not None
             and worker.state is not ProcessState.LOST
-            and event.pid in (0, worker.pid)
+            and event.pid in (0, worker.pid)  # two tasks tell of an end, one perhaps too late
         ):
             worker.is_up, worker.pid = False, 0
             worker.forget_reports()
@@ -182,7 +182,7 @@ class Workers(
         if worker is None or self._explained.get(worker_id) == pid:
             return
         self._explained[worker_id] = pid
-        if worker.pid != pid and worker.backoff.failures:
+        if worker.pid != pid and worker.backoff.failures:  # its loss was noticed before
             worker.backoff.forgive()
             self._settled = None
 
@@ -228,7 +228,7 @@ class Workers(
     def send_changes(self, by_pool: Mapping[str, Sequence[catalog.Change]]) -> None:
         """Send the workers of each pool the changes of their catalog."""
         for pool, changes in by_pool.items():
-            parts = catalog_sync.split_changes(changes)
+            parts = catalog_sync.split_changes(changes)  # once: all workers of a pool share them
             for worker in self.of_pool(pool):
                 if worker.is_up:
                     self._send(worker, catalog_sync.incremental_steps(parts, worker.sent))

@@ -153,6 +153,7 @@ class LlmSpec:
         """
         return are_same(self.weights, other.weights) and self == dataclasses.replace(
             other,
+            # Compared above, where weights that are not known count as equal.
             weights=self.weights,
             aliases=self.aliases,
             adapters=self.adapters,

@@ -231,6 +231,7 @@ class ServerAddress:
     run_dir: str
     node: str = "local"
     host: str = ""
+    # Not shown, so that no log and no traceback tells it.
     secret: str = field(default="", repr=False)
 
     @property

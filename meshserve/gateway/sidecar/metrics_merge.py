@@ -59,6 +59,7 @@ def _add_page(families: dict[str, MetricFamily], page: str, add_labels: AddLabel
         if line.startswith("#"):
             match line.split(maxsplit=3):
                 case ["#", "HELP" | "TYPE" as kind, family, *_]:
+                    # The format has one line of each kind for a family: the first one stays.
                     families.setdefault(family, MetricFamily()).comments.setdefault(kind, line)
         elif sample := SAMPLE.fullmatch(line.strip()):
             name, labels, value = sample.groups()

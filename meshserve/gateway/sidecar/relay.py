@@ -15,6 +15,7 @@ from meshserve.protocol.pb import inference_pb2 as pb
 
 # Requests of one stream that are under way at a time; more wait in the stream.
 IN_FLIGHT_MAX = 32
+# The gateway's own port limits messages, and its errors name the setting.
 NO_LIMIT = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 DETAILS = "grpc-status-details-bin"
 # Triton's parameters for streams: a client asks for them, and the answer marks a request's end.
@@ -54,6 +55,7 @@ class Relay:
             trailers = failure.trailing_metadata() or ()
             details = tuple((key, value) for key, value in trailers if key == DETAILS)
             await context.abort(failure.code(), failure.details() or "", details)
+            # Never reached, because `abort` raises, which the type checker does not know.
             raise
 
     async def stream_infer(

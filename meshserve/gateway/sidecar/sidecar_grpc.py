@@ -47,6 +47,7 @@ class SidecarGrpc:
             if self._is_ready()
             else health_pb2.HealthCheckResponse.NOT_SERVING
         )
+        # The empty name means the whole server (gRPC's health checking protocol).
         for service in ("", paths.INFERENCE_SERVICE):
             await self.health.set(service, status)
 

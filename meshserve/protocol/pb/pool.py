@@ -2,4 +2,5 @@
 
 from google.protobuf import descriptor_pool
 
+# Not the default pool, in which tritonclient's messages have the same names.
 POOL = descriptor_pool.DescriptorPool()
