@@ -234,7 +234,7 @@ def _check_forest(forest: Mapping[str, Any], features: int, groups: int) -> None
     trees.check_lengths({"tree_info": tree_groups}, len(forest["trees"]))
     trees.check_indices(tree_groups, groups, "tree's output")
     for tree in forest["trees"]:
-        _check_tree(tree, features)
+        _check_tree(tree, features, groups)
     # XGBoost puts each tree at the place of its id, and follows whatever an empty place holds.
     ids = trees.integers([tree["id"] for tree in forest["trees"]])
     if not np.array_equal(np.sort(ids), np.arange(len(ids))):
@@ -247,7 +247,7 @@ def _check_forest(forest: Mapping[str, Any], features: int, groups: int) -> None
             raise trees.BadTree("its iterations do not cover its trees")
 
 
-def _check_tree(tree: Mapping[str, Any], features: int) -> None:
+def _check_tree(tree: Mapping[str, Any], features: int, groups: int) -> None:
     left, right, split = (
         trees.integers(tree[name]) for name in ("left_children", "right_children", "split_indices")
     )
@@ -269,6 +269,8 @@ def _check_tree(tree: Mapping[str, Any], features: int) -> None:
     )
     leaf_size = int(tree["tree_param"].get("size_leaf_vector", "1"))
     if leaf_size > 1:
+        if leaf_size != groups:
+            raise trees.BadTree(f"its leaves have {leaf_size} outputs, but the model {groups}")
         right = _check_leaves(tree, left, right, leaf_size)
     else:
         arrays |= {name: np.asarray(tree[name]) for name in same_length if name in tree}
@@ -298,6 +300,10 @@ def _check_leaves(
     the weights lie in one array of shape [leaves, outputs]. Raises BadTree if a number is too big.
     """
     if "leaf_weights" not in tree or left.shape != right.shape:
+        # Up to XGBoost 3.0 each node has its weights, leaf or not.
+        trees.check_lengths(
+            {"base_weights": np.asarray(tree["base_weights"])}, left.size * leaf_size
+        )
         return right
     weights = np.asarray(tree["leaf_weights"])
     is_leaf = left < 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import random
 import time
 
@@ -9,6 +10,7 @@ from tests.fuzz import __main__ as fuzzing
 from tests.fuzz import seeds, targets
 
 TARGET_S = 4.0
+TIMEOUT_S = 240.0
 CHANGES_MAX = 4
 INTERESTING = (b"\x00", b"\xff", b"-1", b"1e400", b"null", b'"', b"[", b"{", b"\x80", b"9" * 25)
 
@@ -38,8 +40,8 @@ def changed(content: bytes, chance: random.Random) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.parametrize("name", targets.TARGETS)
-def test_nothing_but_a_refusal_comes_of_any_bytes(name: str, good: dict[str, list[bytes]]) -> None:
+def try_changes(name: str, good: dict[str, list[bytes]]) -> None:
+    """Feed the target with good contents, the corpus and changes of both."""
     target = targets.TARGETS[name]
     kept = [file.read_bytes() for file in sorted((fuzzing.CORPUS / name).glob("*"))]
     contents = [*good[name], *kept]
@@ -55,3 +57,12 @@ def test_nothing_but_a_refusal_comes_of_any_bytes(name: str, good: dict[str, lis
         except Exception as error:
             error.add_note(f"{name}: {content!r}")
             raise
+
+
+@pytest.mark.parametrize("name", targets.TARGETS)
+def test_nothing_but_a_refusal_comes_of_any_bytes(name: str, good: dict[str, list[bytes]]) -> None:
+    # A library that ends its process must end no other test.
+    process = multiprocessing.get_context("spawn").Process(target=try_changes, args=(name, good))
+    process.start()
+    process.join(TIMEOUT_S)
+    assert process.exitcode == 0, f"{name} ended with {process.exitcode}"

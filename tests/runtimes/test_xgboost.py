@@ -220,6 +220,7 @@ TREE = (*FOREST, "trees", 0)
         ((*TREE, "left_children", 0), "x", "no numbers"),
         ((*FOREST, "tree_info", 0), 7, "tree's output"),
         ((*FOREST, "iteration_indptr", -1), 77, "iterations"),
+        ((*TREE, "tree_param", "size_leaf_vector"), "9", "leaves have 9 outputs, but the model 1"),
         (("learner", "learner_model_param", "num_feature"), "0", "0 features"),
         (("learner", "gradient_booster", "name"), "other", "not|load"),
         (("learner",), {}, "learner_model_param"),
