@@ -55,6 +55,21 @@ class BoosterCategories:
         return {place: (column.example,) for place, column in self.codes.items() if column.values}
 
 
+def _category_lists(text: str) -> list[list[Any]]:
+    """Return the lists in the line `pandas_categorical` of LightGBM. Raises LoadFailed."""
+    listed = _PANDAS.search(text)
+    # Without a frame LightGBM writes `null`, and `[]` for a frame without categories.
+    try:
+        lists = (json.loads(listed[1]) if listed else None) or []
+        if all(isinstance(values, list) for values in lists):
+            return list(lists)
+    except (json.JSONDecodeError, TypeError):
+        pass
+    raise errors.LoadFailed(
+        "the line pandas_categorical of the model's file is cut or damaged: copy the file again"
+    )
+
+
 def of_lightgbm(text: str, columns: Sequence[str] = ()) -> BoosterCategories | None:
     """Return the categories in a LightGBM model's text, or None if it has none.
 
@@ -62,14 +77,7 @@ def of_lightgbm(text: str, columns: Sequence[str] = ()) -> BoosterCategories | N
     known if they are as many as the categorical features; else `columns` must name them. Raises
     LoadFailed if it is not known.
     """
-    listed = _PANDAS.search(text)
-    try:
-        lists = json.loads(listed[1]) if listed else None
-    except json.JSONDecodeError:
-        raise errors.LoadFailed(
-            "the line pandas_categorical of the model's file is cut or damaged: copy the file again"
-        ) from None
-    # Without a frame LightGBM writes `null`, and `[]` for a frame without categories.
+    lists = _category_lists(text)
     if not lists:
         return None
     names = tuple(_line(_NAMES, text).split(" "))

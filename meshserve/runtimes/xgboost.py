@@ -267,10 +267,8 @@ def _check_tree(tree: Mapping[str, Any], features: int, groups: int) -> None:
         "sum_hessian",
         "split_type",
     )
-    leaf_size = int(tree["tree_param"].get("size_leaf_vector", "1"))
+    leaf_size = _leaf_size(tree, groups)
     if leaf_size > 1:
-        if leaf_size != groups:
-            raise trees.BadTree(f"its leaves have {leaf_size} outputs, but the model {groups}")
         right = _check_leaves(tree, left, right, leaf_size)
     else:
         arrays |= {name: np.asarray(tree[name]) for name in same_length if name in tree}
@@ -289,6 +287,14 @@ def _check_tree(tree: Mapping[str, Any], features: int, groups: int) -> None:
         raise trees.BadTree("a node's parent does not know it")
     trees.check_indices(split[inner], features, "split's feature")
     _check_categories(tree, nodes)
+
+
+def _leaf_size(tree: Mapping[str, Any], groups: int) -> int:
+    """Return the outputs of a leaf: 1, or those of the model. Raises BadTree for another number."""
+    leaf_size = int(tree["tree_param"].get("size_leaf_vector", "1"))
+    if leaf_size > 1 and leaf_size != groups:
+        raise trees.BadTree(f"its leaves have {leaf_size} outputs, but the model {groups}")
+    return leaf_size
 
 
 def _check_leaves(

@@ -196,9 +196,12 @@ def test_categories_without_a_clear_column_are_refused_until_it_is_named(tmp_pat
         contract.load(tmp_path, options={"categorical_columns": ["c", "t", "z"]})
 
 
-def test_a_file_that_is_cut_in_its_last_line_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_a_file_that_is_damaged_in_its_last_line_is_refused_by_its_name(tmp_path: Path) -> None:
     train_lightgbm(tmp_path, "texts")
     file = tmp_path / "model.bst"
-    file.write_bytes(file.read_bytes().rstrip()[:-3])
-    with pytest.raises(errors.LoadFailed, match="pandas_categorical of the model's file is cut"):
-        contract.load(tmp_path)
+    whole = file.read_bytes().rstrip()
+    before, line, _ = whole.rpartition(b"pandas_categorical:")
+    for damaged in (whole[:-3], before + line + b"1", before + line + b"[[1], 2]"):
+        file.write_bytes(damaged)
+        with pytest.raises(errors.LoadFailed, match="pandas_categorical of the model's file is"):
+            contract.load(tmp_path)
