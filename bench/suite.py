@@ -8,6 +8,7 @@ misses its floors twice, a busy moment of the machine does not.
 from __future__ import annotations
 
 import argparse
+import functools
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ BENCHMARKS = (
 LLMS = ("llm_overhead",)
 
 INTERRUPTED = 130
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 QUICK_TRIES = 2
 
 
@@ -43,11 +45,16 @@ def run(command: Sequence[str | Path]) -> int:
 
     An interruption reaches it once, however often it comes, and its end is awaited.
     """
-    with subprocess.Popen(command, start_new_session=True) as process:
+    # A signal during the start would leave a program behind whose number is not known yet.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    unblock = functools.partial(signal.pthread_sigmask, signal.SIG_SETMASK, before)
+    # The program must not begin with blocked signals. This one has no other thread.
+    with subprocess.Popen(command, start_new_session=True, preexec_fn=unblock) as process:  # noqa: PLW1509
         try:
+            unblock()
             return process.wait()
         except KeyboardInterrupt:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in ENDING:
                 signal.signal(number, signal.SIG_IGN)
             process.send_signal(signal.SIGINT)
             process.wait()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import shutil
@@ -333,9 +334,11 @@ async def test_a_damaged_copy_that_can_t_be_dropped_is_a_failed_load(
     path = str(make_file("a.onnx"))
     damage(Path((await artifacts.fetch(path, "")).path), "flipped")
     seats = tmp_path / "cache" / "seats"
-    # At once: the trim after the fetch still uses a seat.
-    seats.rename(tmp_path / "seats")
-    seats.touch()
+    # The trim after the fetch still uses a seat, and may make the folder again meanwhile.
+    while not seats.is_file():
+        shutil.rmtree(seats, ignore_errors=True)
+        with contextlib.suppress(FileExistsError):
+            seats.touch(exist_ok=False)
     with pytest.raises(errors.LoadFailed, match="the cache of artifacts fails"):
         await artifacts.fetch(path, "", verifies=True)
     seats.unlink()
