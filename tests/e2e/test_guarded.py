@@ -215,9 +215,11 @@ def test_a_drain_answers_accepted_requests_and_refuses_new_ones(
     )
     taken.start()
     notes = Path(guarded.document["models"][1]["options"]["notes"])
-    support.wait_until(lambda: "taken" in notes.read_text(), 10, "the model runs")
+    support.wait_until(lambda: "taken" in notes.read_text(), support.WAIT_S, "the model runs")
     guarded.process.terminate()
-    support.wait_until(lambda: refusal(guarded) is not None, 20, "new requests are refused")
+    support.wait_until(
+        lambda: refusal(guarded) is not None, support.WAIT_S, "new requests are refused"
+    )
     assert refusal(guarded) is grpc.StatusCode.UNAVAILABLE
     assert over_rest(guarded) in (503, None)
     taken.join()

@@ -306,7 +306,7 @@ def test_a_client_that_leaves_frees_the_engine(mesh: running.Mesh) -> None:
             and metric(mesh, "vllm:num_requests_running", model="tiny") == 0
         )
 
-    support.wait_until(is_still, 1.0, "nothing runs for it, and no more tokens are made")
+    support.wait_until(is_still, 20.0, "nothing runs for it, and no more tokens are made")
     assert counts[-1] - before < 16 * llm_world.LONG / 2
 
 
@@ -324,7 +324,7 @@ def test_a_client_that_stops_reading_delays_no_other(
     assert max(took_s) < llm_world.STALL_S
     support.wait_until(
         lambda: metric(mesh, "vllm:num_requests_running", model="tiny") == 0,
-        2.0,
+        20.0,
         "nothing runs for them any more",
     )
 
@@ -450,7 +450,7 @@ def test_an_idle_llm_ends_with_its_processes_and_memory(
     record_property("processes and private bytes that went", (len(processes), private_bytes))
     support.wait_until(
         lambda: not any(map(_is_alive, processes)),
-        2.0,
+        20.0,
         "the guard has seen that all others are gone",
     )
     assert [path for path in shared if Path(path).exists()] == []

@@ -181,7 +181,7 @@ def test_a_vmodel_moves_once_its_target_answers(
     )
     support.wait_until(
         lambda: not_found(management, "virtual-2"),
-        10,
+        support.WAIT_S,
         "the target that was made for the vmodel is gone",
     )
     management.unregisterModel(mm.UnregisterModelRequest(modelId="virtual-3"))

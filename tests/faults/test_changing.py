@@ -39,7 +39,7 @@ def test_a_second_up_applies_the_difference_and_restarts_nothing(tmp_path: Path)
         assert "m0" in said.stdout
         assert not is_served(mesh, "m0")
         # What it was answers until the new one is loaded.
-        support.wait_until(lambda: scaled(mesh, "m1") == 2.0, 10, "the replaced model")
+        support.wait_until(lambda: scaled(mesh, "m1") == 2.0, support.WAIT_S, "the replaced model")
         assert scaled(mesh, "m2") == 2.0
         assert mesh.pids() == before
         assert "nothing to change" in mesh.cli("up", str(mesh.home / "config.yaml")).stdout
@@ -73,11 +73,15 @@ def test_a_repository_is_followed_within_five_seconds(tmp_path: Path) -> None:
     with running.mesh(
         {"pools": POOLS, "repositories": [{"path": str(repository), "watch": True}]}
     ) as mesh:
-        support.wait_until(lambda: is_served(mesh, "one"), 5, "the first model")
+        support.wait_until(lambda: is_served(mesh, "one"), support.WAIT_S, "the first model")
         assert scaled(mesh, "one") == 1.0
         traffic.write_model(repository / "two" / "1" / "model.onnx", 2)
-        support.wait_until(lambda: is_served(mesh, "two"), 5, "a model that was added")
+        support.wait_until(lambda: is_served(mesh, "two"), support.WAIT_S, "a model that was added")
         traffic.write_model(repository / "one" / "1" / "model.onnx", 5)
-        support.wait_until(lambda: scaled(mesh, "one") == 5.0, 5, "a model that was changed")
+        support.wait_until(
+            lambda: scaled(mesh, "one") == 5.0, support.WAIT_S, "a model that was changed"
+        )
         shutil.rmtree(repository / "two")
-        support.wait_until(lambda: not is_served(mesh, "two"), 5, "a model that was removed")
+        support.wait_until(
+            lambda: not is_served(mesh, "two"), support.WAIT_S, "a model that was removed"
+        )

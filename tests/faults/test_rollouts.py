@@ -88,7 +88,7 @@ def model_bytes(folder: Path, factor: int) -> bytes:
 
 
 async def until(is_true: Callable[[], object], what: str) -> None:
-    await support.wait_until_async(is_true, 20, what)
+    await support.wait_until_async(is_true, support.WAIT_S, what)
 
 
 async def test_no_request_fails_while_a_repository_changes(tmp_path: Path) -> None:

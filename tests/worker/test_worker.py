@@ -126,7 +126,9 @@ async def abandon(pool_worker: worker.PoolWorker, head: bytes, body: bytes, coun
         _, writer = await asyncio.open_unix_connection(pool_worker.address.socket_path)
         writer.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
         writers.append(writer)
-    await support.wait_until_async(lambda: load.in_flight >= count - 2, 10, "the calls wait")
+    await support.wait_until_async(
+        lambda: load.in_flight >= count - 2, support.WAIT_S, "the calls wait"
+    )
     for writer in writers:
         writer.close()
 
@@ -148,7 +150,7 @@ async def test_calls_whose_callers_left_are_not_run(
     # Those that had their turn while the callers were there, two that were begun, and this one.
     assert (await predict()).json()["predictions"][0][0] <= runs_before + runs_meanwhile + 3
     load = pool_worker.app.load
-    await support.wait_until_async(lambda: load.in_flight == 0, 10, "no call is left")
+    await support.wait_until_async(lambda: load.in_flight == 0, support.WAIT_S, "no call is left")
     assert load.failures_by_kind[worker_app.ABANDONED] >= 196
     assert [copy.leases for copy in pool_worker.host.residency.copies.values()] == [0]
     pool_worker.host.residency.check()
@@ -166,7 +168,7 @@ async def test_a_model_is_not_loaded_for_callers_that_left(
     storage.gate.clear()
     await abandon(pool_worker, head, body, 200)
     load = pool_worker.app.load
-    await support.wait_until_async(lambda: load.in_flight == 0, 10, "no call is left")
+    await support.wait_until_async(lambda: load.in_flight == 0, support.WAIT_S, "no call is left")
     storage.gate.set()
     (await http.get("/v2/models/doubled")).raise_for_status()
     assert pool_worker.host.residency.counts.loads == 1

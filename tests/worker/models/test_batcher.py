@@ -162,7 +162,9 @@ async def test_several_run_at_a_time_where_they_may(
 ) -> None:
     running = begin_batcher(adding, limits(rows_max=1, parallel=3), pool, None)
     tasks = await begin(running, stats, *(ask(number) for number in range(4)))
-    await support.wait_until_async(lambda: len(adding.runs) == 3, 10, "three runs at a time")
+    await support.wait_until_async(
+        lambda: len(adding.runs) == 3, support.WAIT_S, "three runs at a time"
+    )
     assert len(adding.threads) == 3
     adding.gate.set()
     assert await results(tasks) == [[1], [2], [3], [4]]
@@ -275,7 +277,7 @@ async def test_a_request_abandoned_in_its_run_is_told_the_runs_end(
 ) -> None:
     running = begin_batcher(adding, limits(rows_max=1), pool, None)
     tasks = await begin(running, stats, ask(1), ask(2))
-    await support.wait_until_async(lambda: len(adding.runs) == 1, 10, "the first run")
+    await support.wait_until_async(lambda: len(adding.runs) == 1, support.WAIT_S, "the first run")
     running.abandon(tasks[0])
     end = running.find_end(tasks[0])
     assert end is not None

@@ -178,7 +178,7 @@ async def test_a_failed_load_frees_what_it_had_made() -> None:
         await load_queue.LoadQueue().load(recipe(load), NEED)
     await support.wait_until_async(
         lambda: gc.collect() is not None and loaded_copy[0]() is None,
-        10,
+        support.WAIT_S,
         "the half-made model is gone",
     )
     assert caught.value.__cause__ is None
