@@ -40,7 +40,7 @@ BODY_BYTES_MAX = 2 << 30
 JOINED_BYTES_MAX = 64 << 10
 """Up to this size a body is copied behind its head, so that one write sends both."""
 
-LARGE_BYTES = 1 << 20
+LARGE_BYTES = 8 << 20
 """From this size on a body is joined in a thread, and `bytes.join` lets other threads run."""
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
