@@ -25,11 +25,7 @@ SERVING_AGAIN_S = 2.0
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Mesh]:
-    document = {
-        "pools": {"default": {"workers": 2, "memory": "1GiB"}},
-        "models": traffic.models(tmp_path_factory.mktemp("models"), MODELS),
-    }
-    with running.mesh(document) as started:
+    with traffic.serving(tmp_path_factory.mktemp("models"), MODELS) as started:
         yield started
 
 

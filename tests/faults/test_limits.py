@@ -54,16 +54,12 @@ def hanging(folder: Path, name: str, what: str = "time.sleep(0.1)", **fields: An
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Mesh]:
     folder = tmp_path_factory.mktemp("models")
     limit = {"predict_timeout_s": 1.0}
-    document = {
-        "pools": {"default": {"workers": 2, "memory": "1GiB"}},
-        "models": [
-            *traffic.models(folder, MODELS),
-            hanging(folder, "limited", "pass", **limit),
-            hanging(folder, "alone", "pass", isolate="process", **limit),
-            *(hanging(folder, name) for name in FREE),
-        ],
-    }
-    with running.mesh(document) as started:
+    models = (
+        hanging(folder, "limited", "pass", **limit),
+        hanging(folder, "alone", "pass", isolate="process", **limit),
+        *(hanging(folder, name) for name in FREE),
+    )
+    with traffic.serving(folder, MODELS, *models) as started:
         yield started
 
 

@@ -48,11 +48,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Mesh]:
     folder = tmp_path_factory.mktemp("models")
     (folder / "model.py").write_text(SLOW)
     slow = {"name": "m20", "uri": str(folder / "model.py"), "runtime": "python", "trust": True}
-    document = {
-        "pools": {"default": {"workers": 2, "memory": "1GiB"}},
-        "models": [*traffic.models(folder, MODELS), slow],
-    }
-    with running.mesh(document) as started:
+    with traffic.serving(folder, MODELS, slow) as started:
         yield started
 
 

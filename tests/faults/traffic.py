@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from meshserve import tasks
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import inference_pb2_grpc as rpc
+from tests.e2e import running
 
 X = np.linspace(-1, 1, 8, dtype=np.float32)[None]
 STEP_S = 0.002
@@ -55,6 +56,17 @@ def models(folder: Path, count: int, padding_bytes: int = 0) -> list[dict[str, A
         {"name": f"m{i}", "uri": str(write_model(folder / f"m{i}.onnx", i, padding_bytes))}
         for i in range(count)
     ]
+
+
+@contextlib.contextmanager
+def serving(folder: Path, count: int, *others: dict[str, Any]) -> Iterator[running.Mesh]:
+    """Run a mesh of two workers with `count` of these models, and the others, until the end."""
+    document = {
+        "pools": {"default": {"workers": 2, "memory": "1GiB"}},
+        "models": [*models(folder, count), *others],
+    }
+    with running.mesh(document) as started:
+        yield started
 
 
 def request(number: int) -> pb.ModelInferRequest:

@@ -35,16 +35,22 @@ def sleeping() -> subprocess.Popen[bytes]:
     return subprocess.Popen(["sleep", "600"])
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def running(run_dir: str) -> AsyncIterator[tuple[envoy_process.EnvoyProcess, str]]:
-    """An Envoy that holds its port, and the address."""
+async def start_envoy(run_dir: str, *guardian: int) -> tuple[envoy_process.EnvoyProcess, str]:
+    """Start an Envoy that ends with the process of this id, if any; return it and its address."""
     layout = gateway_paths.GatewayPaths(run_dir)
     layout.make_folders()
     snap = processes.snap_for(run_dir)
-    envoy = envoy_process.EnvoyProcess(layout, 1)
+    envoy = envoy_process.EnvoyProcess(layout, 1, *guardian)
     await envoy.start(envoy_config.files(snap, run_dir))
-    envoy.hold(snap.listen)
-    yield envoy, snap.listen
+    return envoy, snap.listen
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def running(run_dir: str) -> AsyncIterator[tuple[envoy_process.EnvoyProcess, str]]:
+    """An Envoy that holds its port, and the address."""
+    envoy, listen = await start_envoy(run_dir)
+    envoy.hold(listen)
+    yield envoy, listen
     await envoy.stop()
 
 
@@ -95,20 +101,17 @@ async def test_a_stopped_envoy_is_replaced(
 
 
 async def test_a_stopped_owner_is_killed(run_dir: str) -> None:
-    layout = gateway_paths.GatewayPaths(run_dir)
-    layout.make_folders()
-    snap = processes.snap_for(run_dir)
     with sleeping() as guardian:
-        envoy = envoy_process.EnvoyProcess(layout, 1, guardian.pid)
-        await envoy.start(envoy_config.files(snap, run_dir))
+        envoy, listen = await start_envoy(run_dir, guardian.pid)
+        socket = gateway_paths.GatewayPaths(run_dir).keeper_socket
         owner = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", OWN, layout.keeper_socket, stdin=asyncio.subprocess.PIPE
+            sys.executable, "-c", OWN, socket, stdin=asyncio.subprocess.PIPE
         )
         await support.wait_until_async(lambda: envoy.pid is None, 60, "the owner has changed")
         owner.send_signal(signal.SIGSTOP)
         async with asyncio.timeout(60):
             assert await owner.wait() == -signal.SIGKILL
-        assert await processes.status(snap.listen) == 404
+        assert await processes.status(listen) == 404
         guardian.kill()
     await support.wait_until_async(lambda: not conftest.keeper_pid(run_dir), 60, "it has ended")
     await envoy.stop()
@@ -181,12 +184,8 @@ async def test_a_keeper_without_a_guardian_does_not_begin(run_dir: str) -> None:
 
 
 async def test_envoy_ends_with_the_guardian(run_dir: str) -> None:
-    layout = gateway_paths.GatewayPaths(run_dir)
-    layout.make_folders()
-    snap = processes.snap_for(run_dir)
     with sleeping() as guardian:
-        envoy = envoy_process.EnvoyProcess(layout, 1, guardian.pid)
-        await envoy.start(envoy_config.files(snap, run_dir))
+        envoy, _ = await start_envoy(run_dir, guardian.pid)
         pid = envoy.pid
         guardian.kill()
     await support.wait_until_async(lambda: not processes.is_alive(pid), 60, "Envoy has ended")
