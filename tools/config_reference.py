@@ -15,6 +15,7 @@ SECTIONS: tuple[tuple[str, type[fields.Section]], ...] = (
     ("gateway.keys[]", schema.KeySection),
     ("registry", schema.RegistrySection),
     ("cache", schema.CacheSection),
+    ("ray", schema.RaySection),
     ("pools.NAME", schema.PoolSection),
     ("models[]", model_schema.ModelSection),
     ("models[].inputs[], models[].outputs[]", model_schema.TensorSection),

@@ -13,7 +13,6 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 
 TOKEN_BYTES = 32
 TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - a name
-NO_PORT = "-1"
 
 
 @contextlib.contextmanager
@@ -27,9 +26,6 @@ def private_start(token_path: Path) -> Iterator[None]:
     variables = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_path),
-        # Ray's autoscaler gives its metrics to everybody, and no option ends that. Where it can't
-        # listen it goes on without.
-        "AUTOSCALER_METRIC_PORT": NO_PORT,
     }
     before = dict(os.environ)
     is_cluster = ray_constants.ENABLE_RAY_CLUSTER

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ray._private.authentication import authentication_token_setup
 
 from meshserve import errors
 from meshserve.client import channels
-from meshserve.cluster import named_actors, ray_privacy
+from meshserve.cluster import named_actors, ray_privacy, ray_processes
 
 AUTO = "auto"
 HEALTH_S = 5.0
@@ -28,7 +28,11 @@ OBJECT_STORE_BYTES = 80 << 20
 SOCKET_BYTES_MAX = len("/ray/session_2026-01-02_03-04-05_678901_4194304/sockets/plasma_store")
 """How much longer than the folder given to `begin`, without its last part, Ray's sockets are."""
 
-SYSTEM_CONFIG = {"worker_niceness": 0, "memory_monitor_refresh_ms": 0}
+SYSTEM_CONFIG = {
+    "worker_niceness": 0,
+    "memory_monitor_refresh_ms": 0,
+    **ray_processes.NO_PRESTART,
+}
 """What differs from Ray's defaults, which are meant for tasks that may wait and be repeated.
 
 Niceness 15 would give Envoy, workers and engines the CPU after all other programs. Ray's memory
@@ -52,31 +56,33 @@ import. Source: Privacy.md of its package."""
 class SafePathJob(job_config.JobConfig):
     """The settings of a Ray job whose actors import nothing from the folder of their start.
 
-    They send no telemetry either.
-
     Ray puts the current folder and that of the driver's program first on its workers' `sys.path`,
     except for a job that brings a folder of its own.
     """
 
-    def __init__(self) -> None:
-        super().__init__(runtime_env={"env_vars": SAFE_PATH | NO_TELEMETRY})
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        """Give the job's actors these environment variables."""
+        super().__init__(runtime_env={"env_vars": variables} if variables else None)
 
     # Private API: no option of `ray.init` leaves the two folders out.
     def _runtime_env_has_working_dir(self) -> bool:
         return True
 
 
-def begin(temp_dir: str) -> None:
+def begin(temp_dir: str, *, has_dashboard: bool = False) -> None:
     """Start a Ray cluster on this machine that ends with this process. Raises Unavailable.
 
     It listens on 127.0.0.1 alone, and asks for a token that is beside `temp_dir`.
     """
     token = ray_privacy.private_start(Path(f"{temp_dir}.token"))
-    with _keeping_signals_and_logs(), _telling_failures(), token:
+    few = ray_processes.few(has_dashboard=has_dashboard)
+    # In the cluster's own environment, because an actor waits for a job's to be made for it.
+    variables = ray_processes.inheriting(SAFE_PATH | NO_TELEMETRY)
+    with _keeping_signals_and_logs(), _telling_failures(), token, few, variables:
         ray.init(
-            job_config=SafePathJob(),
+            job_config=SafePathJob({}),
             namespace=named_actors.NAMESPACE,
-            include_dashboard=False,
+            include_dashboard=has_dashboard,
             log_to_driver=False,
             configure_logging=False,
             logging_level=logging.ERROR,
@@ -125,7 +131,7 @@ def join(address: str) -> None:
                 )
             ray.init(
                 address,
-                job_config=SafePathJob(),
+                job_config=SafePathJob(SAFE_PATH | NO_TELEMETRY),
                 namespace=named_actors.NAMESPACE,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

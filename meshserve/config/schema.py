@@ -111,6 +111,14 @@ class CacheSection(fields.Section):
     """The biggest single artifact that is fetched."""
 
 
+class RaySection(fields.Section):
+    """The Ray cluster that `meshserve up` starts where it joins none. Read at the mesh's start."""
+
+    dashboard: fields.Flag = False
+    """Start Ray's dashboard, on http://127.0.0.1:8265 or the next free port. It needs `pip install
+    'ray[default]'`."""
+
+
 class PoolSection(fields.Section):
     """Workers that hold many small models."""
 
@@ -203,6 +211,8 @@ class Config(fields.Section):
     `~/.meshserve`."""
     cache: CacheSection = CacheSection()
     """The disk that fetched artifacts may use."""
+    ray: RaySection = RaySection()
+    """The Ray cluster of a mesh on one machine."""
     pools: Pools = {}  # noqa: RUF012 - pydantic copies it
     """Groups of workers by name. The one named `default` always exists."""
     models: tuple[model_schema.ModelSection, ...] = ()

@@ -151,7 +151,7 @@ def _start_controller(
 ) -> controller_actor.ControllerHandle:
     report(start_status.StartProgress("ray", 0, 1))
     if address is None:
-        session.begin(str(run_dir / "ray"))
+        session.begin(str(run_dir / "ray"), has_dashboard=settings.ray.dashboard)
     else:
         session.join(address)
     report(start_status.StartProgress("ray", 1, 1))
