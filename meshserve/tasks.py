@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+
+AGAIN_S = 1.0
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -25,6 +27,17 @@ def spawn(work: Coroutine[Any, Any, T], name: str, *, is_awaited: bool = False) 
     if not is_awaited:
         task.add_done_callback(_log_failure)
     return task
+
+
+async def keep(loop: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    """Run `loop` until it returns; begin it again, AGAIN_S seconds later, if a bug has ended it."""
+    while True:
+        try:
+            return await loop()
+        except Exception:
+            # A worker or controller whose timer has ended would look healthy for ever.
+            logger.exception("the loop %s failed, and begins again", name)
+        await asyncio.sleep(AGAIN_S)
 
 
 def _log_failure(task: asyncio.Task[Any]) -> None:

@@ -13,6 +13,10 @@ async def fail() -> None:
     raise ValueError("no such thing")
 
 
+async def wait_for_ever() -> None:
+    await asyncio.Event().wait()
+
+
 async def test_a_spawned_task_returns_its_result_under_its_name() -> None:
     task = tasks.spawn(asyncio.sleep(0, "done"), "nap")
     assert task.get_name() == "nap"
@@ -56,3 +60,28 @@ async def test_a_cancelled_task_is_no_failure(caplog: pytest.LogCaptureFixture) 
     task.cancel()
     await asyncio.wait([task])
     assert caplog.records == []
+
+
+async def test_a_kept_loop_begins_again_after_a_mistake(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "AGAIN_S", 0.0)
+    outcomes = [ValueError("no such thing"), ValueError("again"), None]
+
+    async def loop() -> None:
+        outcome = outcomes.pop(0)
+        if outcome is not None:
+            raise outcome
+
+    await tasks.keep(loop, "tick")
+    assert outcomes == []
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+    assert "tick" in caplog.text
+
+
+async def test_a_kept_loop_ends_when_it_is_cancelled() -> None:
+    task = tasks.spawn(tasks.keep(wait_for_ever, "tick"), "tick")
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()

@@ -89,12 +89,12 @@ class Controller:
         # `_handle` would catch exceptions, but a controller that can't restore must not go on.
         self._perform(self._mesh.handle(restored, self._clock.now_s()))
         loops = {
-            "events": self._handle_events(),
-            "ticks": self._tick(),
-            "nodes": self._look_at_nodes(),
-            "capacity": self._look_at_capacity(),
+            "events": self._handle_events,
+            "ticks": self._tick,
+            "nodes": self._look_at_nodes,
+            "capacity": self._look_at_capacity,
         }
-        self._tasks = [tasks.spawn(loop, name) for name, loop in loops.items()]
+        self._tasks = [tasks.spawn(tasks.keep(loop, name), name) for name, loop in loops.items()]
         try:
             return () if wanted is None else await self.submit(events.ConfigApplied(wanted))
         except errors.MeshError:

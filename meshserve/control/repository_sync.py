@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Mapping
 
@@ -51,9 +52,9 @@ class RepositorySync:
             self._tasks.pop(key).cancel()
             self._problems.pop(key[0].place, None)
         for repository, load_timeout_s in keys - self._tasks.keys():
-            work = self._follow(repository, load_timeout_s)
+            work = functools.partial(self._follow, repository, load_timeout_s)
             name = f"repository {repository.place}"
-            self._tasks[repository, load_timeout_s] = tasks.spawn(work, name)
+            self._tasks[repository, load_timeout_s] = tasks.spawn(tasks.keep(work, name), name)
 
     async def look_at(self, name: str) -> None:
         """Return once the present files of the model, in whichever repository, are registered.

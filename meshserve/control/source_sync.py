@@ -58,7 +58,8 @@ class SourceSync:
     def follow(self) -> None:
         """Look at the files again and again until `close`."""
         if self._task is None and self._stamp_sources is not stamp_nothing:
-            self._task = tasks.spawn(self._follow(), "local files of models")
+            name = "local files of models"
+            self._task = tasks.spawn(tasks.keep(self._follow, name), name)
 
     async def look(self, name: str | None = None) -> None:
         """Declare the present files of a model, or of all; somebody says that they are whole.

@@ -66,7 +66,7 @@ class PoolWorker:
         self._server = await http_protocol.serve(
             self.app.handle, listeners, guarded_connection.maker(address.secret)
         )
-        self._ticking = tasks.spawn(self.host.run(), "tick")
+        self._ticking = tasks.spawn(tasks.keep(self.host.run, "tick"), "tick")
         # Last: objects that exist until now are never scanned by the garbage collector again.
         process_memory.calm_collector()
         return model.Endpoint(address.node, address.host, self._server.port, address.socket_path)

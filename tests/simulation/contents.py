@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -216,7 +217,11 @@ class SimulatedStorage:
         file_root: str = "",  # noqa: ARG002
     ) -> model_runtime.Artifact:
         late_s = 0.0 if verifies else self._chance.choice((0.0, 0.001, 0.05))
-        await asyncio.sleep(late_s + self._repository.slow_s)
+        await asyncio.sleep(late_s)
+        for _ in range(math.ceil(self._repository.slow_s)):
+            # Transfers are quick again as soon as the storage is.
+            if self._repository.slow_s:
+                await asyncio.sleep(1.0)
         content = self._repository.uris.get(uri)
         if content is None or uri in self._repository.unreadable:
             raise errors.LoadFailed(f"there is nothing at {uri}")

@@ -33,6 +33,7 @@ class SimulatedModelProcess:
         self.death: process_death.ProcessDeath | None = None
         self.stopped_for = ""
         self.mapped_bytes = 0
+        self.footprint_bytes = 0
         self._server = model_process._ModelServer()
         self._calls: dict[simulated_loop.Gate, None] = {}
         self.memory = contents.MEMORY[process] = contents.SimulatedMemory()
@@ -100,7 +101,8 @@ class SimulatedModelProcess:
     def measure_footprint(self) -> int:
         if self.death is not None:
             raise errors.ModelDied(str(self.death))
-        return self.memory_bytes()
+        self.footprint_bytes = self.memory_bytes()
+        return self.footprint_bytes
 
     def memory_bytes(self) -> int:
         return 0 if self.death is not None else OVERHEAD_BYTES + self.memory.live_bytes

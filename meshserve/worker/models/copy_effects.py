@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, assert_never
+from typing import assert_never
 
-from meshserve import errors, tasks
+from meshserve import errors
 from meshserve.core.memory import copies, version_choice
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.values import catalog, catalog_sync, desired, model, process_death
@@ -18,6 +18,7 @@ from meshserve.worker.models import (
     batcher,
     copy_trials,
     detached,
+    effect_tasks,
     isolated_copies,
     join_proofs,
     learned_tensors,
@@ -72,7 +73,7 @@ class CopyEffects:
         self._measured = measurements.Measurements()
         self._recipes: dict[str, loader.LoadRecipe] = {}
         self._residents: dict[str, resident_model.ResidentModel] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = effect_tasks.EffectTasks(emit)
         self._run_pool = ThreadPoolExecutor(RUN_THREADS, "run")
         # Of their own, so that models that hang when they are closed take no run's place.
         self._free_pool = ThreadPoolExecutor(RUN_THREADS, "free")
@@ -87,25 +88,21 @@ class CopyEffects:
     def perform(self, command: Effect) -> None:
         """Begin to perform the command; its end is emitted as an event."""
         match command:
-            case ev.FetchArtifact():
-                self._spawn(self._fetch(command))
+            case ev.FetchArtifact(id_, attempt):
+                failed = functools.partial(ev.FetchFailed, id_, attempt)
+                self._tasks.spawn(self._fetch(command), failed)
             case ev.LoadCopy(key):
-                self._spawn(self._load(key))
+                self._tasks.spawn(self._load(key), functools.partial(ev.CopyLoadFailed, key))
             case ev.FreeCopy(key):
                 self._free(key)
             case ev.OffloadCopy(key):
                 loaded = self._residents[key].loaded_copy.loaded
-                self._spawn(self._move(key, loaded.offload, ev.CopyOffloaded(key)))
+                self._tasks.spawn(self._move(key, loaded.offload, ev.CopyOffloaded(key)))
             case ev.OnloadCopy(key):
                 loaded = self._residents[key].loaded_copy.loaded
-                self._spawn(self._move(key, loaded.onload, ev.CopyOnloaded(key)))
+                self._tasks.spawn(self._move(key, loaded.onload, ev.CopyOnloaded(key)))
             case _:
                 assert_never(command)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = tasks.spawn(work, "copy effect")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def resident(self, key: str) -> resident_model.ResidentModel:
         """Return the copy that is in memory under this key."""
@@ -311,7 +308,7 @@ class CopyEffects:
             self._load_queue.free(self._recipes[key], loaded_copy, is_detached=is_detached)
             self._end_free(key, loaded_copy.mapped_bytes, loaded_copy if is_detached else None)
         else:
-            self._spawn(self._free_in_thread(key, loaded_copy, is_detached=is_detached))
+            self._tasks.spawn(self._free_in_thread(key, loaded_copy, is_detached=is_detached))
 
     async def _free_in_thread(
         self, key: str, loaded_copy: loader.LoadedCopy, *, is_detached: bool
@@ -385,9 +382,7 @@ class CopyEffects:
 
     async def close(self) -> None:
         """Free everything. Threads of loads that hang end with the process."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         residents = [resident.loaded_copy for resident in self._residents.values()]
         self._residents.clear()
         await self._isolated.close(residents)
