@@ -141,7 +141,8 @@ def from_raw(raw: bytes | memoryview, datatype: str, shape: Sequence[int], name:
     """
     sizes = tuple(shape)
     number = _NUMBERS.get(datatype)
-    if number is not None and math.prod(sizes) * number[1] == len(raw):
+    # An empty tensor's huge sizes pass here, and are refused by numpy once it is converted.
+    if number is not None and math.prod(sizes) * number[1] == len(raw) != 0:
         # numpy refuses impossible shapes itself; checks before it would take longer than it does.
         try:
             array: np.ndarray = np.ndarray(sizes, number[0], raw)
