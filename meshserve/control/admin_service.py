@@ -86,9 +86,8 @@ class AdminService:
 
     def specs(self, name: str) -> tuple[model.ModelSpec, ...]:
         """Return the specs of all versions of a model, oldest first; none if it is unknown."""
-        return tuple(
-            self.declared(name, version).spec for version in self.view().models.versions(name)
-        )
+        versions = self.view().models.versions(name)
+        return tuple(self.declared(name, version).spec for version in versions)
 
     async def as_declared(
         self, spec: model.ModelSpec, configuration: str
@@ -151,21 +150,22 @@ class AdminService:
         words = await self.controller.submit(events.ConfigApplied(wanted))
         self._repositories.follow(wanted)  # only now: what is refused must change nothing
         await self._sources.look(None)  # to apply a configuration says that files are whole
-        await self._wait_until_taken()
+        await self.wait_until_taken()
         return words
 
     async def _submit(self, request: events.AdminRequest, looked_at: str = "") -> tuple[str, ...]:
-        words = await self.controller.submit(request)
+        try:
+            words = await self.controller.submit(request)
+        except errors.ModelNotFound:  # perhaps by a removal whose answer was lost, or told 504
+            await self.wait_until_taken()
+            raise
         if looked_at:  # after the change: only files of declared models are looked at
             await self._sources.look(looked_at)
-        await self._wait_until_taken()
+        await self.wait_until_taken()
         return words
 
-    async def _wait_until_taken(self) -> None:
-        """Return once predictions are answered by what is registered.
-
-        Raises DeadlineExceeded if a process still answers as before.
-        """
+    async def wait_until_taken(self) -> None:
+        """Raise DeadlineExceeded if a process does not take soon what is registered."""
         # Without a change too: an earlier one may be what the caller asks for again.
         late = await self.controller.wait_until_taken()
         if late:
@@ -278,9 +278,8 @@ class AdminService:
     async def load(self, name: str, version: str = "") -> model.ModelId:
         """Load the model where requests for `name` go, and return it.
 
-        An unload of it, and its quarantine, end.
-
-        Raises ModelNotFound, Unavailable, or the error of the load.
+        An unload of it, and its quarantine, end. Raises ModelNotFound, Unavailable, or the error of
+        the load.
         """
         id_ = self.declared(name, version).spec.id
         if self.view().is_unloaded(id_.name):

@@ -94,7 +94,8 @@ class ArtifactStore:
 
         Local files are checked for changes at each call. Other sources are checked once in the
         life of a process, and again for another `checksum`. With `verifies` a cached artifact is
-        compared with its size, and with its digest if it is small; a bad one is fetched again.
+        compared with its size, and with its digest unless it is big and nobody wrote to it; a bad
+        one is fetched again.
         """
         source = dataclasses.replace(model_uri.parse(uri), file_root=file_root)
         # Each time: since the model was registered its path may have become a link to elsewhere.
@@ -143,10 +144,27 @@ class ArtifactStore:
         return True
 
     async def _is_sound(self, artifact: model_runtime.Artifact) -> bool:
+        is_big = artifact.size_bytes > artifact_cache.DIGESTED_BYTES_MAX
+        return await self._look(self._cache.is_sound, artifact, is_slow=is_big)
+
+    async def is_untouched(self, artifact: model_runtime.Artifact) -> bool:
+        """Return whether nobody wrote to or removed the files since they were verified.
+
+        Local files that are used in their place are told apart by `fetch` alone.
+        """
+        return not artifact.is_cached or await self._look(self._cache.is_untouched, artifact)
+
+    async def _look(
+        self,
+        look: Callable[[model_runtime.Artifact], bool],
+        artifact: model_runtime.Artifact,
+        *,
+        is_slow: bool = False,
+    ) -> bool:
         # A folder may have 100,000 files; one small file takes less than a thread's answer.
-        if self._cache.is_folder(artifact):
-            return await self._in_thread(self._cache.is_sound, artifact)
-        return self._cache.is_sound(artifact)
+        if is_slow or self._cache.is_folder(artifact):
+            return await self._in_thread(look, artifact)
+        return look(artifact)
 
     async def _bring(self, source: model_uri.ModelUri) -> source_index.KnownSource:
         try:

@@ -67,6 +67,7 @@ class CacheEntries:
         """
         entry = self._entry(digest)
         size_bytes = _size_bytes(folder / name)
+        content.seal(folder / name, content.files(folder / name))
         for _ in range(TRIES):
             # The rename keeps the time, by which a trim chooses.
             os.utime(folder)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -27,6 +27,15 @@ HUB_SNAPSHOTS, HUB_BLOBS = "snapshots", "blobs"
 """Folders of Hugging Face's cache: a snapshot's files are links to blobs."""
 FICLONE = 0x40049409
 """Linux's ioctl by which a file shares another's blocks until either is written."""
+
+SEALED_NS = 946_684_800 * 10**9
+"""The modification time of the cache's files: 2000-01-01, which no program writes by itself.
+
+Whoever writes to such a file sets another one, so its content need not be hashed to see that.
+"""
+
+Listed = Sequence[tuple[str, os.stat_result]]
+"""Files by their relative names, "" for a single one, with their stats."""
 
 Bounds = tuple[tuple[str, ...], ...]
 """Folders, each with a slash at its end: a file must lie in one of each tuple."""
@@ -139,6 +148,17 @@ def stamp(path: Path) -> Stamp:
 def count_bytes(path: Path) -> int:
     """Return the sum of the files' sizes. Raises as `files` does."""
     return sum(stat.st_size for _, stat in files(path))
+
+
+def seal(path: Path, listed: Listed) -> None:
+    """Set the modification times of the listed files to `SEALED_NS`."""
+    for name, stat in listed:
+        os.utime(path / name if name else path, ns=(stat.st_atime_ns, SEALED_NS))
+
+
+def is_sealed(listed: Listed) -> bool:
+    """Return whether nobody has written to these files since they were sealed."""
+    return all(stat.st_mtime_ns == SEALED_NS for _, stat in listed)
 
 
 def is_inside(path: str, folder: str) -> bool:

@@ -84,6 +84,31 @@ async def test_a_change_that_a_worker_does_not_take_is_no_success(
         assert (await http.put("/mesh/v1/models/new", json={"uri": "/new"})).status_code == 200
 
 
+async def test_a_removal_is_not_told_as_not_found_before_all_workers_have_taken_it(
+    stage: conftest.Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.plane.admin.register(
+        stage.plane.admin.spec({"name": "new", "uri": "/new"}), is_replacing=False
+    )
+    may_take = asyncio.Event()
+    send = stage.cluster.send_changes
+
+    async def send_slowly(worker_id: str, step: catalog_sync.SyncStep) -> None:
+        if worker_id == "default-0":
+            await may_take.wait()
+        await send(worker_id, step)
+
+    monkeypatch.setattr(stage.cluster, "send_changes", send_slowly)
+    monkeypatch.setattr(controller, "TAKEN_TIMEOUT_S", 0.05)
+    async with stage.client() as http:
+        for _ in range(2):
+            assert (await http.delete("/mesh/v1/models/new")).status_code == 504
+        assert stage.knowing("new") == ["default-0"]
+        may_take.set()
+        await stage.until(lambda: not stage.knowing("new"))
+        assert (await http.delete("/mesh/v1/models/new")).status_code == 404
+
+
 async def test_a_configuration_that_comes_late_is_followed_all_the_same(
     stage: conftest.Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ class FakeStorage:
         self.gate.set()
         self.failure: Exception | None = None
         self.held: Counter[str] = Counter()
+        self.touched: Counter[str] = Counter()
         self.is_closed = False
 
     def put(self, name: str, source: str = DOUBLED) -> str:
@@ -78,6 +79,9 @@ class FakeStorage:
         return model_runtime.Artifact(
             path, f"sha256:{hashlib.sha256(content).hexdigest()}", len(content)
         )
+
+    async def is_untouched(self, artifact: model_runtime.Artifact) -> bool:
+        return self.touched.pop(artifact.digest, 0) == 0
 
     def give_up(self, uri: str) -> None:
         """Keep everything."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -111,8 +112,11 @@ class MeshApi:
 
     async def _remove_model(self, request: Request) -> object:
         name, version = _name_and_version(request)
-        # Asked before the removal, after which nothing is left to describe.
-        removed = await self._service.describe(name, version)
+        removed: object = None
+        # Asked before the removal, after which nothing is left to describe. The removal refuses an
+        # unknown name, once all workers know that it is gone.
+        with contextlib.suppress(errors.ModelNotFound):
+            removed = await self._service.describe(name, version)
         await self._service.remove(name, version)
         return removed
 
@@ -139,9 +143,10 @@ class MeshApi:
         return alias_view(self._alias(request))
 
     async def _remove_alias(self, request: Request) -> object:
-        removed = alias_view(self._alias(request))
-        await self._service.clear_alias(request.path_params["alias"])
-        return removed
+        name = request.path_params["alias"]
+        removed = self._service.view().aliases.get(name)
+        await self._service.clear_alias(name)  # refuses one that is not set
+        return removed and alias_view(removed)
 
     def _alias(self, request: Request) -> desired.DesiredAlias:
         name = request.path_params["alias"]

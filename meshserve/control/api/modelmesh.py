@@ -54,9 +54,12 @@ class ModelMesh:
     ) -> pb.UnregisterModelResponse:
         """Remove a model, if it exists. Raises Conflict if an alias needs it."""
         name = _needed(request.modelId, "modelId")
-        # An unknown model is no error, so that callers may repeat a removal.
+        # An unknown model is no error, so that callers may repeat a removal; but no worker may have
+        # it any more.
         if self._service.view().models.versions(name):
             await self._service.remove(name)
+        else:
+            await self._service.wait_until_taken()
         return pb.UnregisterModelResponse()
 
     async def model_status(self, request: pb.GetStatusRequest) -> pb.ModelStatusInfo:
@@ -107,6 +110,8 @@ class ModelMesh:
         alias = _needed(request.vModelId, "vModelId")
         if self._owned(alias, request.owner) is not None:
             await self._service.clear_alias(alias, request.owner)
+        else:
+            await self._service.wait_until_taken()
         return pb.DeleteVModelResponse()
 
     async def vmodel_status(self, request: pb.GetVModelStatusRequest) -> pb.VModelStatusInfo:

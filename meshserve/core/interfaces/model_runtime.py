@@ -275,6 +275,10 @@ class Storage(Protocol):
         """
         ...
 
+    async def is_untouched(self, artifact: Artifact) -> bool:
+        """Return whether the files are there, and nobody wrote to them since they were verified."""
+        ...
+
     def give_up(self, uri: str) -> None:
         """Note that what was fetched from this URI last can't be loaded."""
         ...

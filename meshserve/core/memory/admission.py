@@ -109,10 +109,13 @@ class Admission:
         """Refuse the waiters of a copy that can never fit; return whether it was refused.
 
         At first the smallest overhead ever seen counts, because the process may give memory back.
-        A copy that has waited longer than `patience_s` is checked against the present overhead.
+        A copy that has waited longer than `patience_s` is checked against that of the last seconds:
+        memory that requests take for a moment is no reason against a model.
         """
         account = self._account
-        overhead_bytes = account.overhead_bytes if is_impatient else account.overhead_min_bytes
+        overhead_bytes = (
+            account.overhead_recent_bytes if is_impatient else account.overhead_min_bytes
+        )
         too_big = self._pool.too_big_error(copy, overhead_bytes)
         if too_big is not None:
             self._waiters.refuse(self._waiters.take(copy), too_big)

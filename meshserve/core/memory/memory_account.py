@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from meshserve.core.memory import copies
 from meshserve.core.memory.copy_lifecycle import CopyPhase
 from meshserve.core.values import model
+
+RECENT_S = 10.0
+"""How long the process may take more than before until that counts as its own need.
+
+Requests with bodies of megabytes, and answers that wait for their clients, leave by themselves.
+"""
 
 OFFLOAD_PHASES = frozenset({CopyPhase.OFFLOADED, CopyPhase.OFFLOADING})
 
@@ -15,7 +23,8 @@ class MemoryAccount:
     `booked`: taken by copies or promised to them. `freeing`: the part of `booked` whose eviction
     or offload is ordered and not done. `draining`: bytes of copies that are freed with their last
     lease. `pinned`: bytes that pins keep. `overhead_bytes`: private memory of the process that no
-    copy accounts for; `overhead_min_bytes` is its smallest value so far.
+    copy accounts for; `overhead_min_bytes` is its smallest value so far, `overhead_recent_bytes`
+    the smallest of the last `RECENT_S` to twice as long.
     """
 
     def __init__(self, budget: model.Footprint) -> None:
@@ -27,6 +36,9 @@ class MemoryAccount:
         self.overhead_bytes = 0
         self.overhead_min_bytes = 0
         self._is_process_measured = False
+        # The smallest overhead since a moment, and in the `RECENT_S` before that.
+        self._since_s = -math.inf
+        self._smallest_bytes = self._smallest_before_bytes = 0
         # Two integers instead of a Footprint: both change with each lease, the hot path.
         self._evictable_host_bytes = 0
         self._evictable_gpu_bytes = 0
@@ -70,7 +82,9 @@ class MemoryAccount:
             self._evictable_host_bytes -= copy.booked.host_bytes
             self._evictable_gpu_bytes -= copy.booked.gpu_bytes
 
-    def record_process_memory(self, private_bytes: int, loading_bytes: int) -> None:
+    def record_process_memory(
+        self, private_bytes: int, loading_bytes: int, now_s: float = 0.0
+    ) -> None:
         """Subtract the process's private memory that no copy accounts for from the budget.
 
         `loading_bytes` are booked for loads in progress. How much of that is taken already is
@@ -84,7 +98,17 @@ class MemoryAccount:
             self.overhead_min_bytes = min(self.overhead_min_bytes, self.overhead_bytes)
         else:
             self.overhead_bytes = self.overhead_min_bytes = most
+            self._smallest_bytes = most
             self._is_process_measured = True
+        if now_s - self._since_s >= RECENT_S:
+            self._since_s, self._smallest_before_bytes = now_s, self._smallest_bytes
+            self._smallest_bytes = self.overhead_bytes
+        self._smallest_bytes = min(self._smallest_bytes, self.overhead_bytes)
+
+    @property
+    def overhead_recent_bytes(self) -> int:
+        """The smallest overhead of the last seconds."""
+        return min(self._smallest_bytes, self._smallest_before_bytes)
 
     @property
     def evictable(self) -> model.Footprint:

@@ -361,6 +361,7 @@ class Residency:
         self.account.record_process_memory(
             max(0, event.private_bytes - reused_bytes),
             sum(copy.booked.host_bytes for copy in loading),
+            self._pool.now_s,
         )
         # Memory that a load takes beyond its hint looks like overhead until the load ends, and
         # then the copy may be refused as too big. Until then no other copy is evicted for it.

@@ -16,6 +16,9 @@ local POSTED = {
   ["/v1/audio/translations"] = true, ["/v1/moderations"] = true, ["/v1/score"] = true,
   ["/v1/rerank"] = true, ["/v1/images/generations"] = true,
 }
+local UNKNOWN_URL = "Unknown request URL: %s %s. There are: /v1/models, and with a model's name "
+  .. "/v1/completions, /v1/chat/completions, /v1/embeddings, /v1/responses, /v1/messages and what "
+  .. "else its engine serves"
 
 local GENERATE = "^" .. constants.V2_MODELS .. "(.+)/generate$"
 local GENERATE_STREAM = "^" .. constants.V2_MODELS .. "(.+)/generate_stream$"
@@ -119,6 +122,16 @@ local function find_model(handle)
   return name, reason, size
 end
 
+-- Return whether a path below /v1/ is none that a model's engine is known to serve, such as
+-- /v1/files: nobody can name a model there.
+local function is_unknown(path)
+  if path:sub(1, 4) ~= "/v1/" then return false end
+  for posted in pairs(POSTED) do
+    if path == posted or path:sub(1, #posted + 1) == posted .. "/" then return false end
+  end
+  return true
+end
+
 -- Return once the controller lets the request go on; otherwise answer the client.
 local function wait_for_turn(handle, llm, size, wait_ms)
   local headers, body = handle:httpCall(constants.CONTROLLER, {
@@ -141,11 +154,16 @@ local function wait_for_turn(handle, llm, size, wait_ms)
   answer(handle, forwarded, body)
 end
 
+-- Return the path without its query, without the second prefix of OpenAI's API and a last slash.
+local function plain_path(headers)
+  local path = headers:get(":path"):match("^[^?]*")
+  return (path:gsub("^" .. constants.OPENAI_PREFIX .. "/", "/"):gsub("(.)/$", "%1"))
+end
+
 -- Return whether the request can be for an LLM at all; otherwise answer the client.
 local function check_form(handle)
   local headers = handle:headers()
-  local method, path = headers:get(":method"), headers:get(":path"):match("^[^?]*")
-  path = path:gsub("^" .. constants.OPENAI_PREFIX .. "/", "/"):gsub("(.)/$", "%1")
+  local method, path = headers:get(":method"), plain_path(headers)
   if method == "OPTIONS" or BODILESS[method] and POSTED[path] then
     local message = path .. " is not served with " .. method .. ": use POST"
     refuse(handle, "405", message, "null", "method_not_allowed")
@@ -169,6 +187,11 @@ function envoy_on_request(handle)
   if not shared.is_small_enough(handle, size, limit, constants.TOO_LARGE_FOR_LLM) then return end
   local name, reason, body_bytes = find_model(handle)
   if name == nil then
+    local path = plain_path(handle:headers())
+    if is_unknown(path) then
+      local message = UNKNOWN_URL:format(handle:headers():get(":method"), path)
+      return refuse(handle, "404", message, "null", "unknown_url")
+    end
     local is_form = reason == json_scan.NOT_JSON or reason == json_scan.NOT_OBJECT
     local param = is_form and "null" or '"model"'
     return refuse(handle, "400", reason, param, "invalid_request")

@@ -29,6 +29,7 @@ from meshserve.worker.models import (
     process_memory,
     resident_model,
     surroundings,
+    untouched_loads,
 )
 
 QUICK_FREE_BYTES = 32 << 20
@@ -182,9 +183,12 @@ class CopyEffects:
     async def _load(self, key: str) -> None:
         recipe, record = self._recipes[key], self._records[key]
         try:
-            await self._check_unchanged(recipe)
-            loaded_copy = await self._trials.load(
-                recipe, functools.partial(self._load_held, recipe, record.need)
+            loaded_copy = await untouched_loads.load(
+                self._storage,
+                recipe,
+                self._check_unchanged,
+                functools.partial(self._read, record.need),
+                functools.partial(self._load_queue.free, is_detached=False),
             )
         except errors.MeshError as error:
             if isinstance(error, loader.ArtifactChanged):
@@ -216,19 +220,14 @@ class CopyEffects:
         if self._residents.get(key) is resident:
             self._isolated.begin(key, loaded_copy.process)
 
-    async def _load_held(
-        self, recipe: loader.LoadRecipe, need: model.Footprint
-    ) -> loader.LoadedCopy:
+    async def _read(self, need: model.Footprint, recipe: loader.LoadRecipe) -> loader.LoadedCopy:
         budget_bytes = self._settings.memory.host_bytes
-        library_room.check(recipe, need, self._records, budget_bytes, self._meter.private_bytes)
-        if not recipe.is_held:
+
+        async def load() -> loader.LoadedCopy:
+            library_room.check(recipe, need, self._records, budget_bytes, self._meter.private_bytes)
             return await self._load_queue.load(recipe, need)
-        self._storage.hold(recipe.stored)
-        try:
-            return await self._load_queue.load(recipe, need)
-        except BaseException:
-            self._storage.release(recipe.stored)
-            raise
+
+        return await self._trials.load(recipe, load)
 
     async def _check_unchanged(self, recipe: loader.LoadRecipe) -> None:
         """Fetch the artifact again; raise ArtifactChanged if its digest is not that of the key.

@@ -67,6 +67,17 @@ def test_bytes_booked_for_loads_in_progress_do_not_hide_overhead() -> None:
     assert (account.overhead_bytes, account.overhead_min_bytes) == (30, 30)
 
 
+def test_the_recent_overhead_is_the_smallest_of_the_last_seconds() -> None:
+    account = memory_account.MemoryAccount(Footprint(100))
+    recent = []
+    for second, overhead in enumerate([10, 60, 60, 60, 60, 40, 50]):
+        now_s = second * memory_account.RECENT_S / 2
+        account.record_process_memory(overhead, 0, now_s)
+        recent.append(account.overhead_recent_bytes)
+    assert recent == [10, 10, 10, 10, 60, 40, 40]
+    assert account.overhead_min_bytes == 10
+
+
 def test_pinned_bytes_can_never_be_free_for_other_copies() -> None:
     account = memory_account.MemoryAccount(Footprint(100, 100))
     pinned, other = booked(account, "pinned", 30, 10), booked(account, "other", 50)

@@ -245,6 +245,8 @@ class World(RuleBasedStateMachine):
         for key in [*orders.offloading, *orders.onloading]:
             self._answer_move(key, is_good=True)
         self.play.wait(0.5)
+        # As a worker does with each tick: what the process takes is known as a range during loads.
+        self.play.measure_memory(0)
         return (
             orders != play.Orders()
             or any(self.play.leases.values())

@@ -92,6 +92,22 @@ async def test_methods_without_a_body_are_not_allowed_where_one_is_needed(
         assert "use POST" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/v1/files"), ("POST", "/v1/files"), ("DELETE", "/openai/v1/batches/batch_1")],
+)
+async def test_a_path_that_no_engine_has_is_told_as_unknown(
+    shared: conftest.Mesh, method: str, path: str
+) -> None:
+    status, code, error = fault(await shared.http.request(method, path))
+    assert (status, code) == (404, "unknown_url")
+    assert f"{method} {path.removeprefix('/openai')}. There are: /v1/models" in error["message"]
+    # A path that an engine may have of its own is its model's matter.
+    assert (await chat(shared, "tiny", "/v1/own")).status_code == 200
+    status, code, _ = fault(await shared.http.get("/v1/responses/resp_1"))
+    assert (status, code) == (400, "invalid_request")
+
+
 async def test_a_compressed_body_is_refused_by_the_name_of_its_encoding(
     shared: conftest.Mesh,
 ) -> None:
