@@ -148,7 +148,7 @@ async def register_everywhere(http: httpx.AsyncClient, stage: conftest.Stage) ->
     await http.put("/mesh/v1/models/new", json={"uri": "/models/new"})
     await http.post("/mesh/v1/apply", json={**conftest.CONFIG, "repositories": [{"path": "/r"}]})
     stage.watch.put("/r", cluster_control.RepositoryScan((of_repository("1"), of_repository("3"))))
-    await stage.until(lambda: "repo" in stage.names())
+    await stage.until(lambda: stage.mesh.view().models.versions("repo"))
 
 
 def of_repository(version: str) -> model.ModelSpec:
