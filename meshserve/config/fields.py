@@ -39,11 +39,13 @@ SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 PORT_MAX = 65535
 POOL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+IMAGE = r"^\S*$"
 CHECKSUM = r"^(sha256:[0-9a-f]{64})?$"
 ORIGIN = r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$"
 PATTERNS = {
     POOL_NAME: "a name of letters, digits, '.', '_' and '-'",
     ORIGIN: "an origin as browsers send it, such as https://shop.example:8443, or *",
+    IMAGE: "the name of an image without spaces",
     CHECKSUM: "sha256: and 64 hexadecimal digits in lower case",
 }
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from meshserve import errors
-from meshserve.config import diagnostics, fields, llm_schema, model_schema
+from meshserve.config import diagnostics, fields, kubernetes_schema, llm_schema, model_schema
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import desired, model, snapshots
 
@@ -221,6 +221,8 @@ class Config(fields.Section):
     """Folders whose models are all served."""
     llms: tuple[llm_schema.LlmSection, ...] = ()
     """Large language models, each in a process of its own with its own GPUs."""
+    kubernetes: kubernetes_schema.KubernetesSection = kubernetes_schema.KubernetesSection()
+    """For `meshserve manifest` alone: see docs/kubernetes.md."""
 
     @property
     def registry_url(self) -> str:
