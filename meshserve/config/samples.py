@@ -79,6 +79,9 @@ def _read_arrays(file: Path) -> dict[str, Any]:
 
 def _as_json(numpy: Any, array: Any) -> Any:
     """Return an array of any shape as nested values."""
+    # numpy returns the bytes of an entry that is no array.
+    if isinstance(array, bytes):
+        raise ValueError("it has entries that are no arrays")  # noqa: TRY004 it is a file's fault
     if array.dtype.kind == "S":
         array = numpy.char.decode(array, "utf-8")
     if array.dtype.kind == "f":

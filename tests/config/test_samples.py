@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,14 @@ def test_files_that_are_no_archives_are_refused(tmp_path: Path) -> None:
     for name in ("cut.npz", "array.npz"):
         with pytest.raises(ValueError, match=rf"{name} can't be read as \.npz: it is no archive"):
             samples.read_sample(name, tmp_path)
+
+
+def test_archives_with_entries_that_are_no_arrays_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "s.npz", x=np.zeros(3))
+    with zipfile.ZipFile(tmp_path / "s.npz", "a") as archive:
+        archive.writestr("notes.txt", "made by hand")
+    with pytest.raises(ValueError, match=r"can't be read as \.npz: it has entries that are no"):
+        samples.read_sample("s.npz", tmp_path)
 
 
 def test_a_request_gives_a_sample_by_its_values(tmp_path: Path) -> None:
