@@ -25,6 +25,10 @@ def test_processes_of_a_cluster_do_not_look_into_the_current_folder() -> None:
     assert ray.get([task.remote(), own_variables.remote()]) == [True, True]
 
 
+def test_ray_kills_nothing_when_another_program_takes_the_memory() -> None:
+    assert session.SYSTEM_CONFIG["memory_monitor_refresh_ms"] == 0
+
+
 def test_a_gcs_that_runs_is_not_lost() -> None:
     assert not session.has_lost_gcs()
 
