@@ -16,6 +16,7 @@ from meshserve.control import (
     mesh_json,
     repository_sync,
     source_sync,
+    upload_sweep,
     weight_pins,
 )
 from meshserve.control.api import hold_endpoint, management_app
@@ -97,9 +98,9 @@ class ControlPlane:
                 parts.check_uri, parts.identify_weights, files, self._sources.look
             ),
         )
-        self._management = management_app.ManagementApp(
-            self.admin, held, str(Path(parts.state_dir) / UPLOADS)
-        )
+        folder = Path(parts.state_dir) / UPLOADS
+        self._management = management_app.ManagementApp(self.admin, held, str(folder))
+        self._uploads = upload_sweep.UploadSweep(self.controller, folder, parts.time)
         self._is_restored = asyncio.Event()
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
@@ -132,6 +133,7 @@ class ControlPlane:
         if wanted is not None:
             await self._sources.look()
         self._sources.follow()
+        self._uploads.follow()
         return words
 
     def status(self) -> mesh_json.Json:
@@ -142,6 +144,7 @@ class ControlPlane:
         """Return when all processes have answered their accepted requests and ended."""
         self._repositories.close()
         self._sources.close()
+        self._uploads.close()
         self.controller.post(events.DrainRequested())
         await self.controller.wait_until_drained()
 
@@ -149,4 +152,5 @@ class ControlPlane:
         """Stop the control plane; workers, gateways and replicas go on."""
         self._repositories.close()
         self._sources.close()
+        self._uploads.close()
         await self.controller.close()

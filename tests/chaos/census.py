@@ -18,11 +18,10 @@ PRIVATE_MORE_BYTES = 80 << 20
 DESCRIPTORS_MORE, THREADS_MORE = 200, 24
 """Envoy keeps idle connections to workers for minutes, as many as requests ran side by side; Ray's
 log monitor keeps the files of ended processes open."""
-# A worker starts a fork server with its first isolated model. A model may be on every worker.
-PROCESSES_MAX = {
-    "fork server": world.WORKERS,
-    "model's process": world.WORKERS * world.COUNTS[world.ISOLATED],
-}
+# A worker starts a fork server with its first isolated model, and keeps it.
+MODELS_PROCESS = "model's process"
+PROCESSES_MAX = {"fork server": world.WORKERS, MODELS_PROCESS: 0}
+"""Processes after all models have been unloaded."""
 KEPT = {"mesh.lock", "cache", "logs", "registry.db", "up.out", "config.yaml"}
 """What stays in the state directory after the end: docs/operations.md says what for."""
 
@@ -72,12 +71,17 @@ def _kind(process: psutil.Process) -> str:
     if "fork_server" in " ".join(words):
         parent = process.parent()
         is_model = parent is not None and "fork_server" in " ".join(parent.cmdline())
-        return "model's process" if is_model else "fork server"
+        return MODELS_PROCESS if is_model else "fork server"
     for word in words:
         name = Path(word).name
         if not name.startswith(("python", "-")):
             return name[:40]
     return words[0][:40]
+
+
+def has_model_processes(mesh: running.Mesh) -> bool:
+    """Return whether any model runs in a process of its own."""
+    return MODELS_PROCESS in take(mesh)
 
 
 def grown(before: dict[str, Holding], after: dict[str, Holding]) -> list[str]:

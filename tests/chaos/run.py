@@ -77,6 +77,7 @@ async def _under_fire(arena: world.World, order: Order) -> dict[str, int]:
             await _settle(arena, traffic)
             logger.info("every model has been asked for its newest content")
         await asyncio.sleep(SETTLE_S if order.time_s > SETTLE_S else 1)
+        await _unload_all(arena)
         ended = census.take(arena.mesh)
         arena.shared |= census.shared_memory(arena.mesh)
         arena.leaks += census.grown(begun, ended)
@@ -84,6 +85,18 @@ async def _under_fire(arena: world.World, order: Order) -> dict[str, int]:
     finally:
         await arena.operator.close()
     return counts
+
+
+async def _unload_all(arena: world.World) -> None:
+    """Unload every model, and wait until no model has a process of its own."""
+    for group, subjects in arena.subjects.items():
+        for subject in subjects if group != world.LLM else ():
+            path = f"models/{subject.name}/unload"
+            await arena.manage("POST", path, None, "unload at the end", 200, 404)
+    for _ in range(int(SETTLE_S / world.POLL_S)):
+        if not census.has_model_processes(arena.mesh):
+            return
+        await asyncio.sleep(world.POLL_S)
 
 
 async def _strike(arena: world.World, order: Order) -> dict[str, int]:

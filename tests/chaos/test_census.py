@@ -24,3 +24,8 @@ BEFORE = {"ray::WorkerActor": census.Holding(3, 200 << 20, 100, 40)}
 def test_growth_beyond_the_bounds_is_a_leak(after: census.Holding, words: list[str]) -> None:
     leaks = census.grown(BEFORE, {"ray::WorkerActor": after})
     assert [word in leak for word, leak in zip(words, leaks, strict=True)] == [True] * len(words)
+
+
+def test_no_model_has_a_process_once_all_are_unloaded() -> None:
+    left = {census.MODELS_PROCESS: census.Holding(1, 20 << 20, 5, 2)}
+    assert census.grown(left, left) == ["1 processes model's process, not 0"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -13,6 +16,11 @@ from meshserve import errors
 # Linux's own limit for a name. For a whole path it is 4,096 bytes.
 PART_BYTES_MAX = 255
 PATH_BYTES_MAX = 2048
+
+LEAVING = "leaving-"
+"""The beginning of the name of a folder that is being removed."""
+DIGEST = re.compile("[0-9a-f]{64}")
+KEPT = re.compile(rf"({LEAVING})?{DIGEST.pattern}")
 
 
 def keep(folder: str, files: Mapping[str, bytes]) -> dict[str, Path]:
@@ -27,9 +35,36 @@ def keep(folder: str, files: Mapping[str, bytes]) -> dict[str, Path]:
         if both is not None:
             raise errors.InvalidRequest(f"{str(both)!r} can't be both a file and a folder of files")
     target = Path(folder) / _digest(contents)
-    if not target.exists():
+    try:
+        os.utime(target)  # it is in use from now on, and not removed
+    except FileNotFoundError:
         _write(target, contents)
     return {version: target / version for version in sorted({path.parts[0] for path in contents})}
+
+
+def kept(folder: Path) -> list[str]:
+    """Return the names of the folders that `keep` has written, and of half removed ones."""
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    return [name for name in names if KEPT.fullmatch(name)]
+
+
+def remove(folder: Path, name: str, before_s: float) -> None:
+    """Remove a folder of `kept` unless it was kept again after `before_s`, in seconds of the epoch.
+
+    Raises OSError.
+    """
+    leaving = folder / f"{LEAVING}{name.removeprefix(LEAVING)}"
+    # Renamed first: a request that keeps the same files from now on writes them anew.
+    (folder / name).rename(leaving)
+    if leaving.stat().st_mtime > before_s:
+        # It was kept again before the rename.
+        with contextlib.suppress(OSError):
+            leaving.rename(folder / name)
+            return
+    shutil.rmtree(leaving)
 
 
 def parse_name(name: str) -> PurePosixPath:

@@ -58,3 +58,17 @@ def test_names_that_no_disk_takes_are_the_callers_mistake(tmp_path: Path, names:
 def test_the_longest_names_are_kept(tmp_path: Path) -> None:
     name = "1/" + "n" * uploads.PART_BYTES_MAX
     assert (uploads.keep(str(tmp_path), {name: b"a"})["1"] / name[2:]).read_bytes() == b"a"
+
+
+def test_a_folder_is_removed_unless_it_was_kept_again(tmp_path: Path) -> None:
+    uploads.keep(str(tmp_path), FILES)
+    [name] = uploads.kept(tmp_path)
+    uploads.remove(tmp_path, name, before_s=0.0)
+    assert uploads.kept(tmp_path) == [name]
+    (tmp_path / "else").mkdir()
+    assert uploads.kept(tmp_path) == [name]
+    uploads.remove(tmp_path, name, before_s=1e12)
+    assert uploads.kept(tmp_path) == []
+    assert uploads.kept(tmp_path / "none") == []
+    kept = uploads.keep(str(tmp_path), FILES)
+    assert (kept["1"] / "model.onnx").read_bytes() == b"one"
