@@ -47,6 +47,19 @@ class MeshError(Exception):
         return (_rebuild, (type(self), self.message, self.retry_after_s))
 
 
+def text_of(error: BaseException) -> str:
+    """Return the message of any exception: that of a model's own may raise when it is read."""
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001 a model's code may raise anything
+        return "its message can't be read"
+
+
+def words_of(error: BaseException) -> str:
+    """Return the class and the message of any exception."""
+    return f"{type(error).__name__}: {text_of(error)}"
+
+
 def _rebuild(error_class: type[MeshError], message: str, retry_after_s: float | None) -> MeshError:
     return error_class(message, retry_after_s=retry_after_s)
 

@@ -32,3 +32,12 @@ async def wait_until_async(
     while not is_true():
         assert time.monotonic() < end_s, f"not within {timeout_s} s: {what}"
         await asyncio.sleep(PAUSE_S)
+
+
+class Unspeakable(Exception):
+    """An error of a model's own whose message raises when it is read."""
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+    __repr__ = __str__

@@ -10,6 +10,7 @@ import pytest
 from google.rpc import code_pb2
 
 from meshserve import errors
+from tests import support
 
 LINE = re.compile(
     r"^ *[│ ]*[├└]── (?P<name>\w+) +(?P<words>.*?)(?:  +(?P<code>[A-Z_]+) +(?P<status>\d{3}))?$"
@@ -58,3 +59,8 @@ def test_pickling_keeps_message_and_wait(
     assert type(copy) is error_class
     assert copy.message == str(copy) == "what is wrong: ü"
     assert copy.retry_after_s == retry_after_s
+
+
+def test_an_error_whose_message_can_t_be_read_has_words() -> None:
+    assert errors.words_of(ValueError("bad")) == "ValueError: bad"
+    assert errors.words_of(support.Unspeakable()) == "Unspeakable: its message can't be read"

@@ -155,7 +155,7 @@ def list_names(path: PurePath, count_max: int = 8) -> str:
 
 def summarize(error: BaseException, prefixes: Iterable[str] = ()) -> str:
     """Return a library's message as one line: the first that is not blank, without the prefixes."""
-    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line.strip() for line in errors.text_of(error).splitlines()]
     message = next((line for line in lines if line), type(error).__name__)
     for prefix in prefixes:
         message = message.removeprefix(prefix).strip()

@@ -241,7 +241,14 @@ def test_errors_of_a_prediction_are_the_model_s_fault(
 
 @pytest.mark.parametrize(
     "raised",
-    ["KeyboardInterrupt('^C')", "GeneratorExit()", "asyncio.CancelledError()", "SystemExit(3)"],
+    [
+        "KeyboardInterrupt('^C')",
+        "GeneratorExit()",
+        "asyncio.CancelledError()",
+        "SystemExit(3)",
+        # An error whose message raises when it is read.
+        "type('Unspeakable', (Exception,), {'__str__': lambda self: 1 / 0})()",
+    ],
 )
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_errors_that_end_programs_are_the_model_s_fault_too(
@@ -250,8 +257,13 @@ def test_errors_that_end_programs_are_the_model_s_fault_too(
     source = PICKY.replace("ValueError(", f"{raised} if True else ValueError(")
     source = source.replace("def predict", f"{kind} predict")
     loaded = load(tmp_path, f"import asyncio\n{textwrap.dedent(source)}")
-    with pytest.raises(errors.ModelRaised, match=raised.removeprefix("asyncio.").split("(")[0]):
+    with pytest.raises(errors.ModelRaised, match=raised_name(raised)):
         loaded.predict({"x": np.array([1.0])}, ())
+
+
+def raised_name(raised: str) -> str:
+    is_own = raised.startswith("type(")
+    return "Unspeakable" if is_own else raised.removeprefix("asyncio.").split("(")[0]
 
 
 def test_meshserve_s_own_errors_pass_through(tmp_path: Path) -> None:

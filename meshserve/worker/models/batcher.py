@@ -347,7 +347,7 @@ class Batcher:
         except BaseException as error:
             # A model's code may raise anything, and its caller must get the error: a
             # KeyboardInterrupt would end the worker, a CancelledError leave the request waiting.
-            raise errors.ModelRaised(f"{type(error).__name__}: {error}") from error
+            raise errors.ModelRaised(errors.words_of(error)) from error
 
     def _finish(
         self,

@@ -55,7 +55,7 @@ def describe_error(error: BaseException) -> dict[str, object]:
         # A plug-in's own class is unknown to the worker, its base among ours is not.
         known = next(base for base in type(error).__mro__ if hasattr(errors, base.__name__))
         return {"error": [known.__name__, _sendable(error.message), error.retry_after_s]}
-    return {"raised": _sendable(f"{type(error).__name__}: {error}")}
+    return {"raised": _sendable(errors.words_of(error))}
 
 
 def _sendable(text: str) -> str:

@@ -134,4 +134,4 @@ class JoinProofs:
             with self._journal.running(recipe.journal_key):
                 return recipe.runtime.find_row_mixing(loaded, recipe.artifact, recipe.spec)
         except Exception as error:  # noqa: BLE001 a library may raise anything, which shows nothing
-            return f"{type(error).__name__}: {error}"
+            return errors.words_of(error)

@@ -170,4 +170,4 @@ def _without_traceback(error: BaseException) -> errors.MeshError:
     """Return the error without its traceback, which would keep the load's objects alive."""
     if isinstance(error, errors.MeshError):
         return type(error)(error.message, retry_after_s=error.retry_after_s)
-    return errors.LoadFailed(repr(error))
+    return errors.LoadFailed(errors.words_of(error))

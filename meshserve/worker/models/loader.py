@@ -243,8 +243,7 @@ def _as_load_error(error: BaseException, path: PurePath) -> BaseException:
         case errors.ModelDied():
             return errors.LoadDied(error.message)
         case Exception():
-            message = f"{type(error).__name__}: {error}"
-            return errors.LoadFailed(_without_folder(message, path))
+            return errors.LoadFailed(_without_folder(errors.words_of(error), path))
         case _:
             return error
 

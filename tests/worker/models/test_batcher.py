@@ -184,7 +184,13 @@ async def test_a_request_that_fails_in_a_batch_fails_alone(
 
 @pytest.mark.parametrize(
     "error",
-    [KeyboardInterrupt("^C"), SystemExit(3), GeneratorExit(), asyncio.CancelledError("gone")],
+    [
+        KeyboardInterrupt("^C"),
+        SystemExit(3),
+        GeneratorExit(),
+        asyncio.CancelledError("gone"),
+        support.Unspeakable(),
+    ],
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("run_s", [None, 1e-6], ids=["in a thread", "on the loop"])

@@ -151,7 +151,8 @@ def raising(error: BaseException) -> Callable[..., Any]:
     [
         (errors.LoadFailed("größe fehlt"), "größe fehlt"),
         (ValueError("nö"), "ValueError: nö"),
-        (SystemExit(3), "SystemExit(3)"),
+        (SystemExit(3), "SystemExit: 3"),
+        (support.Unspeakable(), "Unspeakable: its message can't be read"),
         (MemoryError("all of it"), "MemoryError: all of it"),
     ],
 )
