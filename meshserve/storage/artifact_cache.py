@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -22,8 +23,6 @@ from meshserve.storage import (
 
 logger = logging.getLogger(__name__)
 
-# A copy of more than this share of the cache would push out most of what is in use.
-IN_PLACE_SHARE = 0.25
 DIGESTED_BYTES_MAX = 256 << 10
 """Artifacts up to this size are hashed before each load: 0.14 ms, 5 % of a cold load of 2.8 ms.
 
@@ -57,17 +56,13 @@ class ArtifactCache:
             self.folder.chmod(0o700)
         self.slot.take()
 
-    def is_too_big_to_copy(self, size_bytes: int) -> bool:
-        """Return whether a copy would push too much else out of the cache."""
-        return size_bytes > self.size_bytes_max * IN_PLACE_SHARE
-
     def temp(self) -> AbstractContextManager[Path]:
         """Return a context with a new folder for unfinished files, which is removed at its end."""
         return self.slot.temp()
 
     def has(self, known: source_index.KnownSource) -> bool:
-        """Return whether the whole content is in the cache, or used in its own place."""
-        return bool(known.place) or self.entries.has(known.digest, known.name, known.size_bytes)
+        """Return whether the whole content is in the cache."""
+        return self.entries.has(known.digest, known.name, known.size_bytes)
 
     def artifact(
         self, known: source_index.KnownSource, previous: model_runtime.Artifact | None = None
@@ -77,11 +72,6 @@ class ArtifactCache:
         `previous` is what this returned for the same `known` before, and is returned again, because
         building a Path takes longer than all the rest.
         """
-        if known.place:
-            path, is_cached = Path(known.place), False
-            return previous or model_runtime.Artifact(
-                path, known.digest, known.size_bytes, is_cached
-            )
         if not self.entries.touch(known.digest, known.name, known.size_bytes):
             return None
         return previous or model_runtime.Artifact(
@@ -185,10 +175,26 @@ class ArtifactCache:
 
     def trim(self) -> int:
         """Remove entries by `garbage_collection.choose_removals`; return the bytes removed."""
-        entries = list(itertools.chain.from_iterable(self.entries.scan()))
-        removals = garbage_collection.choose_removals(
-            entries, self.size_bytes_max, self.slot.held_by_all(), time.time() - self._young_s
+        return self._remove(
+            garbage_collection.choose_removals(
+                self._scan(), self.size_bytes_max, self.slot.held_by_all(), self._young_since_s()
+            )
         )
+
+    def give_way(self, share: float) -> int:
+        """Remove this share of the bytes that nobody uses; return the bytes removed."""
+        idle = garbage_collection.list_idle(
+            self._scan(), self.slot.held_by_all(), self._young_since_s()
+        )
+        return self._remove(garbage_collection.choose_share(idle, share))
+
+    def _young_since_s(self) -> float:
+        return time.time() - self._young_s
+
+    def _scan(self) -> list[garbage_collection.CacheEntry]:
+        return list(itertools.chain.from_iterable(self.entries.scan()))
+
+    def _remove(self, removals: Sequence[garbage_collection.CacheEntry]) -> int:
         with self.temp() as folder:
             return sum(
                 entry.size_bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import functools
 import logging
 import re
@@ -40,6 +41,9 @@ YOUNG_S = 300.0
 SETTLED_TIMEOUT_S = 30.0
 """A load waits this long for files that are being written; callers have deadlines of their own."""
 SETTLED_POLL_S = 0.25
+FULL = (errno.ENOSPC, errno.EDQUOT)
+GIVEN_WAY = (0.25, 1.0)
+"""The shares of the idle bytes that are removed in turn while the disk is full."""
 TRIES = 3
 """Tries of a fetch, because a trim may remove an old entry just as it is fetched again."""
 
@@ -131,7 +135,7 @@ class ArtifactStore:
         self, source: model_uri.ModelUri, artifact: model_runtime.Artifact
     ) -> bool:
         """Drop a cached artifact if it is not what its digest says; return whether it was."""
-        if not artifact.is_cached or await self._is_sound(artifact):
+        if await self._is_sound(artifact):
             return False
         logger.error("%s: its copy in the cache is damaged, and is fetched again", source.shown)
         try:
@@ -172,16 +176,30 @@ class ArtifactStore:
             self._cache.open()
             if self._scrub is None:
                 self._scrub = tasks.spawn(scrub.keep_scrubbing(self._cache), "scrub of the cache")
-            if source.kind == "local":
-                known = await self._bring_local(source)
-            else:
-                known = await remote_source.bring(source, self._cache, self._in_thread)
+            known = await self._bring_with_room(source)
         except OSError as error:
             raise _cache_failed(error) from None
         self._known[source.uri] = known
         self._artifacts.pop(source.uri, None)
         self._trim_after(known.size_bytes)
         return known
+
+    async def _bring_with_room(self, source: model_uri.ModelUri) -> source_index.KnownSource:
+        """Bring the source; while the disk is full, remove what nobody uses. Raises OSError."""
+        for share in GIVEN_WAY:
+            try:
+                return await self._bring_source(source)
+            except OSError as error:
+                if error.errno not in FULL or not await self._in_thread(
+                    self._cache.give_way, share
+                ):
+                    raise
+        return await self._bring_source(source)
+
+    async def _bring_source(self, source: model_uri.ModelUri) -> source_index.KnownSource:
+        if source.kind == "local":
+            return await self._bring_local(source)
+        return await remote_source.bring(source, self._cache, self._in_thread)
 
     async def _bring_local(self, source: model_uri.ModelUri) -> source_index.KnownSource:
         """Bring local files, once nobody writes them any more. Raises LoadFailed."""
@@ -218,8 +236,15 @@ class ArtifactStore:
         return await self._in_thread(self._cache.trim)
 
     def hold(self, artifact: model_runtime.Artifact) -> None:
-        """Keep the artifact in the cache until each hold is released, or this process ends."""
-        self._cache.slot.hold(artifact.digest)
+        """Keep the artifact in the cache until each hold is released, or this process ends.
+
+        Raises LoadFailed if the cache can't be written.
+        """
+        try:
+            self._cache.slot.hold(artifact.digest)
+        except OSError as error:
+            self._cache.slot.release(artifact.digest)
+            raise _cache_failed(error) from None
 
     def release(self, artifact: model_runtime.Artifact) -> None:
         """End one hold."""
@@ -232,7 +257,7 @@ class ArtifactStore:
         """
         with contextlib.suppress(errors.LoadFailed):
             artifact = self._artifacts.get(model_uri.parse(uri).uri)
-            if artifact is not None and artifact.is_cached:
+            if artifact is not None:
                 # Not awaited: a hash takes half a second per GiB, and the failure is told now.
                 work = self._in_thread(self._cache.drop_or_age, artifact)
                 tasks.spawn(work, "look at an artifact")
@@ -255,4 +280,9 @@ class ArtifactStore:
 
 
 def _cache_failed(error: OSError) -> errors.LoadFailed:
+    if error.errno in FULL:
+        return errors.LoadFailed(
+            "the disk of the artifact cache is full: make room there, or move it by `cache.path`",
+            retry_after_s=5.0,
+        )
     return errors.LoadFailed(f"the cache of artifacts fails: {error}")

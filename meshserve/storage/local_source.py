@@ -3,14 +3,13 @@
 They are copied because training scripts overwrite files in place, and a mapped file that is
 truncated kills the worker with all its models. A hard link would change with the original. XFS and
 Btrfs share the blocks; other file systems need, once on each node, 8 KiB and a millisecond for a
-tiny model, and two seconds for one of 400 MB. Files bigger than a quarter of the cache, and all
-files while the disk is full, are used where they lie.
+tiny model, and two seconds for one of 400 MB. Nothing is used where it lies, however big it is:
+see docs/decisions/0200-every-artifact-is-a-copy.md.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import time
 from pathlib import Path
 
@@ -58,8 +57,7 @@ def bring(
         for _ in range(TRIES):
             stamp = content.stamp(path)
             known = cache.find_source(source.uri, source.stamp or stamp.text)
-            # What is used in place has no copy, so it counts only while the file is as it was.
-            if known is not None and (not known.place or known.stamp == stamp.text):
+            if known is not None:
                 return known
             # Files with the declared stamp had settled when they were declared.
             if not (source.stamp and stamp.text.startswith(source.stamp)):
@@ -99,7 +97,7 @@ def _find_gone(
     if isinstance(error, OSError) and not str(error.filename).startswith(source.path):
         raise error
     known = cache.find_source(source.uri, source.stamp) if source.stamp else None
-    if known is not None and not known.place:
+    if known is not None:
         return known
     if isinstance(error, OSError):
         raise errors.LoadFailed(f"{source.shown}: {reason(error)}") from None
@@ -107,11 +105,8 @@ def _find_gone(
 
 
 def is_current(source: model_uri.ModelUri, known: source_index.KnownSource) -> bool:
-    """Return whether the known content is what the source means.
-
-    That is the declared content, if it was copied into the cache, and else the present one.
-    """
-    if source.stamp and not known.place:
+    """Return whether the known content is what the source means: the declared, or present one."""
+    if source.stamp:
         return known.is_of(source.stamp)
     try:
         return content.stamp(Path(source.path)).text == known.stamp
@@ -153,31 +148,17 @@ def _trusted(stamp: content.Stamp) -> str:
 def _take(
     path: Path, stamp: content.Stamp, cache: artifact_cache.ArtifactCache, file_root: str
 ) -> source_index.KnownSource:
-    if cache.is_too_big_to_copy(stamp.size_bytes):
-        return _in_place(path, stamp, file_root)
     # Hashed before it is copied: most small files are in the cache already.
     if stamp.size_bytes < REMEMBERED_BYTES_MIN:
         known = _describe(path, stamp, content.digest(path, file_root))
         if cache.has(known):
             return known
-    try:
-        with cache.temp() as folder:
-            name = cache_entries.name_in_cache(path)
-            digest = content.copy(path, folder / name, file_root)
-            known = _describe(path, stamp, digest)
-            cache.entries.adopt(folder, known.digest, known.name)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _in_place(path, stamp, file_root)
-        raise
+    with cache.temp() as folder:
+        name = cache_entries.name_in_cache(path)
+        digest = content.copy(path, folder / name, file_root)
+        known = _describe(path, stamp, digest)
+        cache.entries.adopt(folder, known.digest, known.name)
     return known
-
-
-def _in_place(path: Path, stamp: content.Stamp, file_root: str) -> source_index.KnownSource:
-    digest = content.digest(path, file_root)
-    return source_index.KnownSource(
-        _trusted(stamp), digest, digest, stamp.size_bytes, path.name, str(path), stamp.files
-    )
 
 
 def _describe(path: Path, stamp: content.Stamp, digest: str) -> source_index.KnownSource:

@@ -20,8 +20,7 @@ class KnownSource:
     """A source's content when its stamp was `stamp`, which is empty if it was too fresh to trust.
 
     `digest` is the artifact's, `checksum` that of the bytes as they came; they differ for archives.
-    `name` is the artifact's name in its cache entry. `place` is the path of an artifact that is
-    used where it lies, empty for all others. `files` is the number of files that were stamped.
+    `name` is the artifact's name in its cache entry, `files` the number of files that were stamped.
     """
 
     stamp: str
@@ -29,7 +28,6 @@ class KnownSource:
     checksum: str
     size_bytes: int
     name: str
-    place: str = ""
     files: int = 1
 
     def is_of(self, stamp: str) -> bool:

@@ -26,18 +26,6 @@ def test_taken_content_is_an_artifact(taken: artifact_cache.ArtifactCache) -> No
     assert (artifact.digest, artifact.size_bytes, artifact.path.name) == (KNOWN.digest, 5, "a.onnx")
 
 
-def test_a_file_used_in_its_place_is_an_artifact(
-    disk: artifact_cache.ArtifactCache, make_file: Callable[..., Path]
-) -> None:
-    path = make_file("big.pt")
-    known = source_index.KnownSource("stamp", "sha256:a", "sha256:a", 5, "big.pt", str(path))
-    assert disk.has(known)
-    artifact = disk.artifact(known)
-    assert artifact is not None
-    assert artifact.path == path
-    assert disk.artifact(known, artifact) is artifact
-
-
 def test_a_source_is_known_only_with_its_content(taken: artifact_cache.ArtifactCache) -> None:
     taken.remember_source("/a", KNOWN)
     assert taken.find_source("/a") == KNOWN
@@ -46,15 +34,6 @@ def test_a_source_is_known_only_with_its_content(taken: artifact_cache.ArtifactC
     taken.remember_source("/b", other)
     assert taken.find_source("/b") is None
     assert taken.artifact(other) is None
-
-
-def test_only_files_bigger_than_a_quarter_of_the_cache_are_too_big(
-    disk: artifact_cache.ArtifactCache,
-) -> None:
-    assert [disk.is_too_big_to_copy(size_bytes) for size_bytes in (25 * MIB, 25 * MIB + 1)] == [
-        False,
-        True,
-    ]
 
 
 def test_trimming_returns_the_bytes_removed(

@@ -42,16 +42,26 @@ def test_the_least_recently_used_are_removed_first() -> None:
 
 
 def test_a_tenth_of_the_limit_is_freed_too() -> None:
-    assert removed(make_entry("a", 1, 50), make_entry("b", 2, 500), make_entry("c", 3, 500)) == [
-        "a",
-        "b",
-    ]
+    entries = [make_entry(str(number), number, 205) for number in range(5)]
+    assert removed(*entries) == ["0"]
+    assert removed(*entries, make_entry("5", 5, 110)) == ["0", "1"]
 
 
 def test_held_and_young_entries_stay() -> None:
-    entries = make_entry("a", 1), make_entry("b", 2), make_entry("c", 3)
-    assert removed(*entries, held=("a",)) == ["b"]
-    assert removed(*entries, young_s=1.0) == []
+    entries = [make_entry(str(number), number, 205) for number in range(5)]
+    assert removed(*entries, held=("0",)) == ["1"]
+    assert removed(*entries, young_s=0.0) == []
+
+
+def test_a_big_entry_in_use_pushes_nothing_out() -> None:
+    small = [make_entry(str(number), number, 200) for number in range(5)]
+    assert removed(*small, make_entry("big", 9, 5000), held=("big",)) == []
+    assert removed(*small, make_entry("big", 9, 5000), young_s=9.0) == []
+
+
+def test_a_big_entry_that_is_idle_goes_before_the_small_ones() -> None:
+    small = [make_entry(str(number), number, 200) for number in range(3)]
+    assert removed(*small, make_entry("big", 9, 5000)) == ["big"]
 
 
 @given(ENTRIES, st.data(), st.floats(0, 100))
@@ -62,5 +72,20 @@ def test_the_rest_is_within_the_limit_unless_it_must_stay(
     leaving = garbage_collection.choose_removals(entries, LIMIT_BYTES, held, young_s)
     staying = [entry for entry in entries if entry not in leaving]
     assert all(entry.digest not in held and entry.used_s < young_s for entry in leaving)
-    if sum(entry.size_bytes for entry in staying) > LIMIT_BYTES:
-        assert all(entry.digest in held or entry.used_s >= young_s for entry in staying)
+    kept = [entry for entry in staying if entry.digest in held or entry.used_s >= young_s]
+    uncounted = [entry for entry in kept if entry.size_bytes > LIMIT_BYTES / 4]
+    if sum(entry.size_bytes for entry in staying if entry not in uncounted) > LIMIT_BYTES:
+        assert kept == staying
+
+
+@given(ENTRIES, st.floats(0, 1))
+def test_a_share_is_the_first_ones_that_have_it(
+    entries: list[garbage_collection.CacheEntry], share: float
+) -> None:
+    idle = garbage_collection.list_idle(entries, (), 101.0)
+    chosen = garbage_collection.choose_share(idle, share)
+    assert chosen == idle[: len(chosen)]
+    wanted_bytes = share * sum(entry.size_bytes for entry in entries)
+    sizes = [entry.size_bytes for entry in chosen]
+    assert sum(sizes) >= wanted_bytes
+    assert not sizes or sum(sizes[:-1]) < wanted_bytes

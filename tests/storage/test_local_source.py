@@ -4,7 +4,7 @@ import dataclasses
 import errno
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -48,11 +48,6 @@ def test_a_time_that_may_come_again_is_not_trusted(
     assert not local_source.is_current(model_uri.parse(str(path)), known)
 
 
-class FullDisk(artifact_cache.ArtifactCache):
-    def temp(self) -> NoReturn:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
 class Meddler(artifact_cache.ArtifactCache):
     """Writes to the source whenever a copy of it is looked for."""
 
@@ -82,13 +77,6 @@ def test_an_archive_has_the_checksum_of_its_own_bytes(
     packed = zipped({"a.onnx": b"model"})
     known = bring(disk, make_file("m.zip", packed))
     assert (known.checksum, known.name) == (sha(packed), cache_entries.FOLDER)
-
-
-def test_a_full_disk_leaves_files_where_they_are(
-    tmp_path: Path, make_file: Callable[..., Path]
-) -> None:
-    path = make_file("a.onnx")
-    assert bring(FullDisk(tmp_path / "cache", MIB, MIB, 0.0), path).place == str(path)
 
 
 def test_a_file_that_changes_at_each_read_is_refused(

@@ -17,7 +17,6 @@ KNOWNS = st.builds(
     st.text(),
     st.integers(0),
     st.text(),
-    st.text(),
     st.integers(1),
 )
 
