@@ -106,7 +106,8 @@ class CacheSection(fields.Section):
     path: fields.AbsolutePath | None = None
     """The folder. Default: `cache` in `state_dir`."""
     size: fields.PositiveSize = 20 << 30
-    """The largest total size; artifacts used longest ago are removed first."""
+    """The largest total size; artifacts used longest ago are removed first. Loaded ones of more
+    than a quarter of it come on top."""
     artifact_bytes_max: fields.PositiveSize = 10 << 30
     """The biggest single artifact that is fetched."""
 
