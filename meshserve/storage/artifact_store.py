@@ -152,11 +152,8 @@ class ArtifactStore:
         return await self._look(self._cache.is_sound, artifact, is_slow=is_big)
 
     async def is_untouched(self, artifact: model_runtime.Artifact) -> bool:
-        """Return whether nobody wrote to or removed the files since they were verified.
-
-        Local files that are used in their place are told apart by `fetch` alone.
-        """
-        return not artifact.is_cached or await self._look(self._cache.is_untouched, artifact)
+        """Return whether nobody wrote to or removed the files since they were verified."""
+        return await self._look(self._cache.is_untouched, artifact)
 
     async def _look(
         self,
