@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -119,7 +118,7 @@ class ArtifactCache:
         path = Path(artifact.path)
         try:
             if content.digest(path) == artifact.digest:
-                os.utime(self.entries.path(artifact.digest, cache_entries.FOLDER), (1.0, 1.0))
+                self.entries.age(artifact.digest)
             else:
                 logger.error("%s in the cache is damaged, and removed", path)
                 self.drop(artifact.digest)
@@ -142,6 +141,19 @@ class ArtifactCache:
             records = tuple(record for record in records if record.is_of(stamp))
         # A trim may have removed the content since.
         return records[0] if records and self.has(records[0]) else None
+
+    def find_earlier(self, uri: str, stamp: str) -> source_index.KnownSource | None:
+        """Return the newest content of a source that is not the one of this stamp, if it is here.
+
+        What did not load when it was tried is passed over.
+        """
+        records = self._index.read(uri)
+        present = {record.digest for record in records if record.is_of(stamp)}
+        for record in records:
+            is_other = record.stamp != "" and record.digest not in present
+            if is_other and not self.entries.is_aged(record.digest) and self.has(record):
+                return record
+        return None
 
     def remember_source(self, uri: str, known: source_index.KnownSource) -> None:
         """Write down what a source held."""

@@ -247,6 +247,14 @@ class ArtifactStore:
         """End one hold."""
         self._cache.slot.release(artifact.digest)
 
+    async def find_earlier(self, uri: str) -> str:
+        """Return the URI of the newest other content of the files in the cache that may load."""
+        source = model_uri.parse(uri)
+        if source.kind != "local" or not source.stamp:
+            return ""
+        known = await self._in_thread(self._cache.find_earlier, source.uri, source.stamp)
+        return model_uri.stamped(source.path, known.stamp) if known else ""
+
     def give_up(self, uri: str) -> None:
         """Hash the cached copy of what could not be loaded, and drop it if it is damaged.
 

@@ -18,6 +18,8 @@ from meshserve.storage import content, garbage_collection
 
 FOLDER = ""
 """The name of every folder in its entry: a folder is its entry."""
+AGED_S = 1.0
+"""The time of last use of what can't be loaded, in seconds since the epoch."""
 BLOCK_BYTES = 4096
 TRIES = 5
 """Tries to move content in, because other processes may change the same entry meanwhile."""
@@ -37,6 +39,17 @@ class CacheEntries:
     def _entry(self, digest: str) -> Path:
         hexes = digest.removeprefix("sha256:")
         return self._folder / hexes[:2] / hexes
+
+    def age(self, digest: str) -> None:
+        """Have the entry leave before all others. Raises OSError if it has left."""
+        os.utime(self._entry(digest), (AGED_S, AGED_S))
+
+    def is_aged(self, digest: str) -> bool:
+        """Return whether the entry was not used since it was aged; False without an entry."""
+        try:
+            return self._entry(digest).stat().st_mtime == AGED_S
+        except OSError:
+            return False
 
     def touch(self, digest: str, name: str, size_bytes: int) -> bool:
         """Mark the entry as used now; return whether it has `name`, if a file then of this size."""

@@ -233,6 +233,10 @@ class SimulatedStorage:
         """Say that nobody else writes to the simulated files."""
         return True
 
+    async def find_earlier(self, uri: str) -> str:  # noqa: ARG002
+        """Know no earlier contents."""
+        return ""
+
     def give_up(self, uri: str) -> None:
         """Keep everything."""
 

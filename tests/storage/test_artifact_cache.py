@@ -53,3 +53,25 @@ def test_a_broken_archive_is_named(
 ) -> None:
     with pytest.raises(errors.LoadFailed, match=r"^/shown: it can't be read as an archive"):
         disk.take_archive(make_file("m.zip", b"no archive"), "/shown")
+
+
+def test_the_newest_other_content_that_may_load_is_the_earlier_one(
+    disk: artifact_cache.ArtifactCache, make_file: Callable[..., Path]
+) -> None:
+    for content in (b"first", b"good", b"broken", b"now"):
+        digest, size_bytes = disk.take(make_file("a.onnx", content), "a.onnx")
+        stamp = content.decode()
+        disk.remember_source(
+            "/a", source_index.KnownSource(stamp, digest, digest, size_bytes, "a.onnx")
+        )
+    disk.entries.age(sha(b"broken"))
+    earlier = disk.find_earlier("/a", "now")
+    assert earlier is not None
+    assert earlier.stamp == "good"
+    disk.drop(sha(b"good"))
+    earlier = disk.find_earlier("/a", "now")
+    assert earlier is not None
+    assert earlier.stamp == "first"
+    disk.drop(sha(b"first"))
+    assert disk.find_earlier("/a", "now") is None
+    assert disk.find_earlier("/b", "now") is None

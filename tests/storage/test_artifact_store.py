@@ -313,3 +313,19 @@ async def test_a_declared_content_is_a_hit_without_a_look_at_its_source(
     path.unlink()
     assert await artifacts.fetch(uri, "") is first
     assert await artifacts.fetch(uri, "", verifies=True) is first
+
+
+async def test_what_files_were_before_can_be_fetched_after_they_were_spoiled(
+    artifacts: artifact_store.ArtifactStore, make_file: Callable[..., Path]
+) -> None:
+    uris = []
+    for content_ in (b"good", b"half"):
+        path = make_file("a.onnx", content_)
+        uris.append(model_uri.stamped(str(path), content.stamp(path).text))
+        await artifacts.fetch(uris[-1], "")
+    earlier = await artifacts.find_earlier(uris[1])
+    assert earlier == uris[0]
+    assert bytes_of(await artifacts.fetch(earlier, "")) == b"good"
+    assert bytes_of(await artifacts.fetch(uris[1], "")) == b"half"
+    for unknown in (str(path), "https://host/a", uris[1].replace("a.onnx", "b.onnx")):
+        assert await artifacts.find_earlier(unknown) == ""

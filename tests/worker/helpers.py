@@ -47,6 +47,7 @@ class FakeStorage:
         self.held: Counter[str] = Counter()
         self.touched: Counter[str] = Counter()
         self.is_closed = False
+        self.earlier: dict[str, str] = {}
 
     def put(self, name: str, source: str = DOUBLED) -> str:
         """Write a model's folder and return its URI."""
@@ -82,6 +83,9 @@ class FakeStorage:
 
     async def is_untouched(self, artifact: model_runtime.Artifact) -> bool:
         return self.touched.pop(artifact.digest, 0) == 0
+
+    async def find_earlier(self, uri: str) -> str:
+        return self.earlier.get(uri, "")
 
     def give_up(self, uri: str) -> None:
         """Keep everything."""

@@ -279,6 +279,13 @@ class Storage(Protocol):
         """Return whether the files are there, and nobody wrote to them since they were verified."""
         ...
 
+    async def find_earlier(self, uri: str) -> str:
+        """Return the URI of what the files were before they were what `uri` says, "" if unknown.
+
+        It can be fetched as long as the cache holds it.
+        """
+        ...
+
     def give_up(self, uri: str) -> None:
         """Note that what was fetched from this URI last can't be loaded."""
         ...

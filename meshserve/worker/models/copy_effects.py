@@ -18,6 +18,7 @@ from meshserve.worker.models import (
     batcher,
     copy_trials,
     detached,
+    earlier_contents,
     effect_tasks,
     isolated_copies,
     join_proofs,
@@ -62,6 +63,7 @@ class CopyEffects:
         self.memory = process_memory.MemoryWatch(settings.memory.host_bytes, meter)
         self._settings = settings
         self._storage = storage
+        self.earlier = earlier_contents.EarlierContents(storage, follower)
         self._meter = meter
         self._follower = follower
         self._records = records
@@ -128,10 +130,11 @@ class CopyEffects:
         """Drop the spec and measurement of a model that was withdrawn or declared anew."""
         self._fetched_specs.pop(id_, None)
         self._measured.forget(id_)
+        self.earlier.forget(id_)
 
     async def _fetch(self, command: ev.FetchArtifact) -> None:
         id_, attempt = command.id, command.attempt
-        declared = self._follower.catalog.declared(id_)
+        declared = self.earlier.declared(id_)
         if declared is None:
             missing = errors.ModelNotFound(f"model {id_} is not registered")
             self._emit(ev.FetchFailed(id_, attempt, missing))

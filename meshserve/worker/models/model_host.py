@@ -60,8 +60,9 @@ class ModelHost:
             settings, outside, self._follower, self._residency.copies, self._handle, self.trials
         )
         self.proofs = self._effects.proofs
+        find_earlier = self._effects.earlier.find
         self._leases = version_leases.VersionLeases(
-            self._follower, self._residency, self.lease, self.ensure_loaded
+            self._follower, self._residency, self.lease, self.ensure_loaded, find_earlier
         )
         self._ready: dict[tuple[str, str], version_leases.ReadyModel] = {}
         self._counts = request_counts.RequestCounts()

@@ -33,7 +33,8 @@ class ReadyModel:
 class VersionLeases:
     """Finds the copies behind names, and has better ones loaded beside those that answer.
 
-    `lease` and `load` are the host's, for one version.
+    `lease` and `load` are the host's, for one version. `find_earlier` returns the id of what a
+    version was before, if the node's cache still has it.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class VersionLeases:
         residency_: residency.Residency,
         lease: Lease,
         load: Callable[[model.ModelId, float], Awaitable[None]],
+        find_earlier: Callable[[model.ModelId], Awaitable[model.ModelId | None]],
     ) -> None:
         self._follower = follower
         self._residency = residency_
         self._choice = version_choice.VersionChoice(residency_.bindings, residency_.copies)
         self._lease = lease
         self._load = load
+        self._find_earlier = find_earlier
         self._trials: set[model.ModelId] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -151,7 +154,7 @@ class VersionLeases:
         Raises as the host's `lease`: of several versions that fail, the first one's error.
         """
         refused: dict[model.ModelId, errors.MeshError] = {}
-        while (id_ := self.pick(name, version, refused)) is not None:
+        while (id_ := await self._pick_or_recall(name, version, refused)) is not None:
             try:
                 return id_, await self._lease(id_, expires_s)
             except (errors.Overloaded, errors.DeadlineExceeded):
@@ -169,3 +172,15 @@ class VersionLeases:
             ),
         )
         raise refused[chosen]
+
+    async def _pick_or_recall(
+        self, name: str, version: str, refused: Container[model.ModelId]
+    ) -> model.ModelId | None:
+        """Return the id of the copy that answers; if all refuse, that of an earlier content."""
+        if (id_ := self.pick(name, version, refused)) is not None:
+            return id_
+        for candidate in self._follower.catalog.candidates(name, version):
+            earlier = await self._find_earlier(candidate)
+            if earlier is not None and earlier not in refused:
+                return earlier
+        return None
