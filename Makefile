@@ -20,11 +20,16 @@ LUACHECK := -q --std luajit --max-line-length 100 --read-globals constants share
 SERVE := $(if $(filter-out 0,$(ONCE)),--once)
 QUICKLY := $(if $(filter-out 0,$(QUICK)),--quick)
 
+# The oldest C library that Envoy's wheel takes; the images have a newer one.
+LOCK := pip compile pyproject.toml --quiet --generate-hashes --no-annotate --no-header \
+	--python-version 3.11 --python-platform x86_64-manylinux_2_31
+FRAMEWORKS := $(foreach extra,onnx sklearn xgboost lightgbm postgres serve,--extra $(extra))
+
 # The core's tests without its state machines and simulations, which take longer than all others.
 CORE_TESTS := tests/core --ignore-glob='*_machine.py' --ignore-glob='*_simulated.py' -m "not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo llm-cpu check test test-core chaos simulate fuzz sbom audit lint proto docs compat bench report wheel clean
+.PHONY: help demo llm-cpu check test test-core chaos simulate fuzz sbom audit lint proto docs deploy lock compat bench report wheel clean
 
 help:  ## what can be made
 	@awk -F ':.*## +' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -66,6 +71,9 @@ proto: $(VENV)/.made-test  ## generate meshserve/protocol/pb from proto/
 docs: $(VENV)/.made-test  ## write docs/config.md, docs/errors.md and docs/cli.md from the code
 	$(BIN)/python -m tools.reference
 
+deploy: $(VENV)/.made-test  ## write deploy/base and deploy/overlays from deploy/configs
+	$(BIN)/python -m tools.deploy
+
 compat: $(VENV)/.made-test  ## the peers' clients against a mesh; writes docs/compatibility.md (QUICK=1: not)
 	$(BIN)/python -m compat.suite $(QUICKLY)
 
@@ -87,8 +95,12 @@ TOOLS := .venv-tools
 
 $(TOOLS)/.made:
 	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check "cyclonedx-bom>=7,<8" "pip-audit>=2.9,<3"
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check "cyclonedx-bom>=7,<8" "pip-audit>=2.9,<3" "uv>=0.9,<1"
 	@touch $@
+
+lock: $(TOOLS)/.made  ## write deploy/locks, what the images install, from pyproject.toml
+	$(TOOLS)/bin/uv $(LOCK) $(FRAMEWORKS) -o deploy/locks/cpu.txt
+	$(TOOLS)/bin/uv $(LOCK) $(FRAMEWORKS) --extra torch --extra llm -o deploy/locks/cuda.txt
 
 sbom: $(VENV)/.made-test $(TOOLS)/.made  ## write dist/sbom.json: what is installed, by CycloneDX
 	mkdir -p dist

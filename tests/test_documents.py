@@ -64,6 +64,15 @@ def test_a_decision_has_its_form(decision: Path) -> None:
     assert [head for head in heads if head in PARTS] == list(PARTS)
 
 
+def test_operations_names_metrics_that_exist() -> None:
+    named = set(re.findall(r"\bmeshserve_[a-z_]+", (ROOT / "docs" / "operations.md").read_text()))
+    code = "\n".join(path.read_text() for path in (ROOT / "meshserve").rglob("*.py"))
+    # The library of Prometheus adds the ending of counters.
+    assert {
+        name for name in named if name[len("meshserve_") :].removesuffix("_total") not in code
+    } == set()
+
+
 def test_every_decision_is_in_the_index() -> None:
     index = (ROOT / "docs" / "decisions" / "README.md").read_text()
     assert [path.name for path in DECISIONS if f"({path.name})" not in index] == []
