@@ -50,7 +50,7 @@ def _versions(spec: Mapping[str, Any], path: str) -> Faults:
         return
     version = mapping(spec.get("autoscalerOptions")).get("version")
     if version is not None and V2_VARIABLE in environment:
-        message = f"autoscalerOptions.version and {V2_VARIABLE} exclude item other"
+        message = f"autoscalerOptions.version and {V2_VARIABLE} exclude each other"
         yield RuleFault("autoscaler-version-once", f"{field}.containers[0].env", message)
     if version != "v2":
         return

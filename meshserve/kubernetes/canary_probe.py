@@ -2,7 +2,7 @@
 
     python -I -m meshserve.kubernetes.canary_probe PORT [FOLDER_OF_KEYS]
 
-The exit code is 0 if the canary model gave the right answer. It imports little, because item pod
+The exit code is 0 if the canary model gave the right answer. It imports little, because each pod
 runs it every few seconds.
 """
 

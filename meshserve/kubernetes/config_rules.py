@@ -28,7 +28,7 @@ RESERVED_PORTS = frozenset(
 RESERVED_VOLUMES = frozenset(
     {"config", "state", "tmp", "shared-mem", "keys", "gcs-storage", "ray-tls", "ray-logs"}
 )
-OWN_FOLDERS = ("/etc", "/tmp", "/dev", "/proc", "/sys", pod_paths.STATE_DIR)  # noqa: S108 - names
+OWN_FOLDERS = ("/etc", "/tmp", "/dev", "/proc", "/sys", pod_paths.VOLUME_DIR)  # noqa: S108 - names
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -68,7 +68,7 @@ def _gateway_port(settings: config.Config) -> Faults:
         message = f"port {port}: pods run without root's rights, and listen from {PORT_MIN} on"
         yield config.Diagnostic(("gateway", "listen"), message)
     elif port in RESERVED_PORTS:
-        message = f"port {port} is Ray's in item pod: choose another one, such as 8080"
+        message = f"port {port} is Ray's in each pod: choose another one, such as 8080"
         yield config.Diagnostic(("gateway", "listen"), message)
 
 
@@ -85,7 +85,7 @@ def _registry(settings: config.Config, *, is_served: bool) -> Faults:
         return
     if is_served:
         message = (
-            "--serve has two clusters beside item other during an upgrade, which can't share a "
+            "--serve has two clusters beside each other during an upgrade, which can't share a "
             "SQLite file: give postgresql://…"
         )
         yield config.Diagnostic(path, message)

@@ -37,7 +37,7 @@ def auth_faults(spec: Mapping[str, Any], path: str) -> Faults:
         message = f"enableK8sTokenAuth needs rayVersion 2.55.0, got {spec.get('rayVersion')}"
         yield RuleFault("account-token-version", f"{path}.rayVersion", message)
     if has_account_tokens and options.get("secretName"):
-        message = "enableK8sTokenAuth and secretName exclude item other"
+        message = "enableK8sTokenAuth and secretName exclude each other"
         yield RuleFault("account-token-secret", f"{field}.secretName", message)
 
 

@@ -40,7 +40,7 @@ def faults(
             yield RuleFault("redis-without-options", field, message)
         return
     if annotations.get(FT_ANNOTATION):
-        message = f"the annotation {FT_ANNOTATION} and gcsFaultToleranceOptions exclude item other"
+        message = f"the annotation {FT_ANNOTATION} and gcsFaultToleranceOptions exclude each other"
         yield RuleFault("annotation-or-options", field, message)
     yield from _redis_elsewhere(place, parameters, environment, annotations)
     if mapping(options).get("backend") == "rocksdb":

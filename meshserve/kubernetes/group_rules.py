@@ -52,7 +52,7 @@ def _names(groups: tuple[pod_groups.PodGroup, ...]) -> Faults:
         if not kube_names.is_dns_1123(group.name):
             message = (
                 f"its group of pods would be named {group.name!r}: Kubernetes takes 63 letters, "
-                f"digits and '-', and one of them at item end"
+                f"digits and '-', and one of them at each end"
             )
             yield config.Diagnostic(group.origin, message)
         if counts[group.name] > 1:
@@ -77,7 +77,7 @@ def _pool(settings: config.Config, group: pod_groups.PodGroup) -> Faults:
         yield config.Diagnostic((*_place(group), "gpus"), message)
     if pool.device == "cuda" and group.gpus * group.replicas_min < workers:
         message = (
-            f"{workers} workers need a GPU item, but {group.replicas_min} pods have {group.gpus} "
+            f"{workers} workers need a GPU each, but {group.replicas_min} pods have {group.gpus} "
             "each"
         )
         yield config.Diagnostic((*_place(group), "gpus"), message)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-STATE_DIR = "/var/lib/meshserve"
+VOLUME_DIR = "/var/lib/meshserve"
+STATE_DIR = f"{VOLUME_DIR}/state"
+"""Below the volume's own folder, which is root's: the mesh takes all rights of others from it."""
+
 CONFIG_DIR = "/etc/meshserve/config"
 KEYS_DIR = "/etc/meshserve/keys"
 CONFIG_FILE = "config.yaml"

@@ -124,7 +124,7 @@ def _container(settings: config.Config, name: str, *, gpus: int) -> Manifest:
     port = {"name": pod_paths.GATEWAY, "containerPort": pod_config.gateway_port(settings)}
     environment = {
         **RAY_ENVIRONMENT,
-        "HOME": pod_paths.STATE_DIR,
+        "HOME": pod_paths.VOLUME_DIR,
         "MESHSERVE_HOME": pod_paths.STATE_DIR,
         "MESHSERVE_ENDPOINT": f"http://127.0.0.1:{port['containerPort']}",
     }
@@ -168,7 +168,7 @@ def _resources(cpus: int, memory_bytes: int, extra: Mapping[str, str]) -> Manife
 def _mounts(settings: config.Config) -> list[Manifest]:
     mounts: list[Manifest] = [
         {"name": "config", "mountPath": pod_paths.CONFIG_DIR, "readOnly": True},
-        {"name": "state", "mountPath": pod_paths.STATE_DIR},
+        {"name": "state", "mountPath": pod_paths.VOLUME_DIR},
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod
         {"name": "shared-mem", "mountPath": "/dev/shm"},  # noqa: S108 - a volume of the pod
     ]

@@ -96,7 +96,7 @@ def _clients(settings: config.Config) -> Manifest:
 def pod_monitor(settings: config.Config) -> Manifest:
     """Return the PodMonitor for Prometheus' operator.
 
-    It asks the head's gateway alone, because item gateway's page is that of the whole mesh.
+    It asks the head's gateway alone, because each gateway's page is that of the whole mesh.
     """
     endpoint: Manifest = {
         "portNumber": pod_config.gateway_port(settings),

@@ -33,7 +33,7 @@ REFUSED = [
     ({"registry": {"url": "postgresql://u:p@h/d"}}, "registry.url", "no place for secrets"),
     ({"registry": {"url": "sqlite:////data/r.db"}}, "registry.url", "leave registry.url out"),
     (
-        {"registry": {"url": "sqlite:////var/lib/meshserve/../r.db"}},
+        {"registry": {"url": "sqlite:////var/lib/meshserve/state/../r.db"}},
         "registry.url",
         "leave registry.url out",
     ),
@@ -107,8 +107,8 @@ ACCEPTED = [
     {"gateway": {"keys": [{"client": "a", "key_env": "A_1"}]}},
     {"gateway": {"listen": "127.0.0.1:9000"}},
     {"registry": {"url": "postgresql://u@h/d"}},
-    {"registry": {"url": "sqlite:////var/lib/meshserve/r.db"}},
-    {"cache": {"path": "/var/lib/meshserve/c"}},
+    {"registry": {"url": "sqlite:////var/lib/meshserve/state/r.db"}},
+    {"cache": {"path": "/var/lib/meshserve/state/c"}},
     {
         "models": [{"name": "a", "uri": "file:///m/a"}, {"name": "b", "uri": "/m/b/c"}],
         "kubernetes": {"volumes": {"m": {"claim": "a", "path": "/m"}}},

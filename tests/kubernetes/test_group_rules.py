@@ -20,7 +20,7 @@ def with_group(content: Json, name: str, **section: Any) -> Json:
 REFUSED = [
     (with_group(CPU, "pool-defualt"), "groups.pool-defualt", "did you mean"),
     (with_group(CPU, "pool-default", gpus=1), "groups.pool-default.gpus", "has no GPUs"),
-    (with_group(GPU, "pool-default", gpus=0), "groups.pool-default.gpus", "need a GPU item"),
+    (with_group(GPU, "pool-default", gpus=0), "groups.pool-default.gpus", "need a GPU each"),
     (
         with_group(CPU, "pool-default", replicas={"min": 2, "max": 1}),
         "groups.pool-default.replicas.min",

@@ -32,7 +32,7 @@ def test_the_pods_configuration_is_good_in_the_pods(
         monkeypatch.setenv(name, f"secret of {name}")
     loaded = config.parse(document(content))
     assert loaded.gateway.listen == "0.0.0.0:8080"
-    assert str(loaded.state_dir) == "/var/lib/meshserve"
+    assert str(loaded.state_dir) == "/var/lib/meshserve/state"
     assert "meshserve-canary" in [model.name for model in loaded.models]
     assert isinstance(loaded.pools["default"].workers, int)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from meshserve.kubernetes import pod_templates
+from meshserve.kubernetes import pod_paths, pod_templates
 from tests.kubernetes import meshes
 
 Json = dict[str, Any]
@@ -61,6 +61,12 @@ def test_every_mount_has_its_volume_and_the_keys_are_references() -> None:
         own = ["MESHSERVE_CANARY_KEY", "OPS_KEY", "SHOP_KEY"]
         assert keys == (own if is_head else own[:1])
     assert "keys" not in {mount["name"] for mount in containers(meshes.PLAIN)[0]["volumeMounts"]}
+
+
+def test_the_state_is_below_its_volumes_folder_which_is_roots() -> None:
+    for container in containers(meshes.PLAIN):
+        (volume,) = (item for item in container["volumeMounts"] if item["name"] == "state")
+        assert pod_paths.STATE_DIR.startswith(f"{volume['mountPath']}/")
 
 
 def test_only_the_head_gets_the_databases_password() -> None:

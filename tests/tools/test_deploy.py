@@ -24,8 +24,8 @@ def test_an_overlay_is_what_its_configuration_makes(program: Path, name: str) ->
     folder = deploy.DEPLOY / ("base" if name == "base" else f"overlays/{name}")
     done = kubectl.run(program, "kustomize", str(folder))
     assert done.returncode == 0, done.stderr
-    made = list(yaml.safe_load_all(done.stdout))
+    objects = list(yaml.safe_load_all(done.stdout))
     wanted = deploy.build(name)
-    assert len(made) == len(wanted)
-    for one in made:
+    assert len(objects) == len(wanted)
+    for one in objects:
         assert one in wanted.values(), one["metadata"]["name"]
