@@ -5,12 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from meshserve.control import upload_sweep
 from meshserve.core.values import model
 from tests.control import conftest
 
-LONG_S = upload_sweep.UNUSED_S + 2 * upload_sweep.PERIOD_S
+LONG_S = 600.0
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour has too many ticks of the controller for a test."""
+    monkeypatch.setattr(upload_sweep, "PERIOD_S", 1.0)
+    monkeypatch.setattr(upload_sweep, "UNUSED_S", 4.0)
 
 
 async def upload(http: httpx.AsyncClient, name: str, content: str) -> None:
@@ -35,12 +43,12 @@ async def test_uploads_go_with_the_last_model_that_uses_them(
     await upload(http, "other", "BBBB")
     assert len(kept(stage)) == 2
     await http.delete("/mesh/v1/models/sent")
-    await stage.clock.advance(LONG_S)
+    await stage.clock.advance(upload_sweep.UNUSED_S + 2 * upload_sweep.PERIOD_S)
     assert len(kept(stage)) == 2
     await http.delete("/mesh/v1/models/twin")
     await stage.clock.advance(upload_sweep.UNUSED_S / 2)
     assert len(kept(stage)) == 2
-    await stage.clock.advance(LONG_S)
+    await stage.clock.advance(upload_sweep.UNUSED_S + 2 * upload_sweep.PERIOD_S)
     await stage.until(lambda: len(kept(stage, 0)) == 1)
     assert str(stage.declared(model.ModelId("other", "1")).spec.uri).startswith(
         str(kept(stage, 0)[0])
@@ -56,7 +64,7 @@ async def test_what_a_load_overrides_keeps_its_files(
         json={"parameters": {"config": '{"max_batch_size": 7}'}},
     )
     kept(stage)
-    await stage.clock.advance(LONG_S)
+    await stage.clock.advance(upload_sweep.UNUSED_S + 2 * upload_sweep.PERIOD_S)
     assert len(kept(stage)) == 1
 
 
@@ -79,5 +87,5 @@ async def test_uploads_of_an_earlier_controller_are_removed_too(fresh: conftest.
         (folder / name / "1").mkdir(parents=True)
     await fresh.start(conftest.CONFIG)
     kept(fresh)
-    await fresh.clock.advance(LONG_S)
+    await fresh.clock.advance(upload_sweep.UNUSED_S + 2 * upload_sweep.PERIOD_S)
     await fresh.until(lambda: [path.name for path in kept(fresh, 0)] == ["somebody-else-s"])
