@@ -3,8 +3,8 @@
 The mesh is the product's; workers and gateways answer each command at once. Everything is
 registered, every worker reports copies and what it measured, then a tenth of the workers are lost
 and come back, and the pool grows by a tenth. Measured are events and commands, the memory of a
-model, the models whose home moved, and how evenly models, bytes and requests (Zipf) lie on the
-ring.
+model, the models whose home moved then, and with one more worker at some sizes, and how evenly
+models, bytes and requests (Zipf) lie on the ring.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-from bench import program, results, traces
+from bench import growth, program, results, traces
 from meshserve.core.mesh import mesh
 from meshserve.core.processes import hash_ring
 from meshserve.core.values import commands, desired, events, gateway_events, model, reports
@@ -197,6 +197,7 @@ class Scaled:
     homes_per_s: float
     moved: dict[str, float]
     imbalances: dict[str, float]
+    steps: list[growth.Step] = field(default_factory=list)
 
 
 def scale(console: Console, models: int, workers: int) -> Scaled:
@@ -236,7 +237,8 @@ def scale(console: Console, models: int, workers: int) -> Scaled:
     moved = dict(_changes(world, workers, homes, tell))
     even = {"models": np.ones(models), "bytes": sizes.astype(float), "requests (Zipf)": weights}
     imbalances = {what: imbalance(homes, weights) for what, weights in even.items()}
-    return Scaled(tuple(world.phases), bytes_a_model, homes_per_s, moved, imbalances)
+    steps = growth.our_steps(models, even["bytes"], workers)
+    return Scaled(tuple(world.phases), bytes_a_model, homes_per_s, moved, imbalances, steps)
 
 
 def _changes(
@@ -245,9 +247,7 @@ def _changes(
     """Return the shares of models that moved, for a loss and for growth."""
     down = [f"{POOL}-{number}" for number in range(int(workers * LOST_SHARE))]
     without = homes_on(
-        hash_ring.HashRing(
-            set(world.mesh.workers.records).difference(down), hash_ring.ring_size(workers)
-        ),
+        hash_ring.HashRing(set(world.mesh.workers.records).difference(down)),
         len(homes),
     )
     stayed = ~np.isin(homes, down)
@@ -310,7 +310,7 @@ def summarise(scaled: Scaled, sizes: dict[str, object], *, is_quick: bool) -> re
         *ratios,
     )
     tables = (phases, results.Table("the ring and the memory", ("what", "figure"), sums))
-    # The quick version is too small for the last two.
+    # The quick version is too small for the others.
     claims = goals(scaled)[:2] if is_quick else goals(scaled)
     return results.Results(1, sizes, claims, tables, figures=asdict(scaled))
 
@@ -335,6 +335,7 @@ def goals(scaled: Scaled) -> tuple[results.Claim, ...]:
             "",
             MODELS_IMBALANCE_MAX,
         ),
+        *(growth.goals(scaled.steps) if scaled.steps else ()),
     )
 
 

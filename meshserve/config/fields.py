@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from meshserve.config import diagnostics, samples
+from meshserve.core.values import desired
 
 UNITS: dict[str, int] = {"": 1, "B": 1} | {
     prefix + suffix: base**power
@@ -92,6 +93,8 @@ def _workers(value: object) -> object:
         raise ValueError(
             f"expected auto or a whole number of at least 1, got {diagnostics.shown(value)}"
         )
+    if isinstance(value, int) and value > desired.WORKERS_MAX:
+        raise ValueError(f"a pool has {desired.WORKERS_MAX} workers at most, got {value}")
     return value
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,3 +139,10 @@ def test_options_are_finite(number: float, place: str) -> None:
 )
 def test_an_address_of_this_machine_alone(address: str, is_loopback: bool) -> None:
     assert fields.is_loopback(address) is is_loopback
+
+
+def test_a_pool_has_no_more_workers_than_a_ring_has_room_for() -> None:
+    workers: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(fields.Workers)
+    assert workers.validate_python(16_383) == 16_383
+    with pytest.raises(pydantic.ValidationError, match="16383 workers at most, got 16384"):
+        workers.validate_python(16_384)

@@ -40,8 +40,8 @@ class Outcome:
 
 
 @functools.lru_cache(maxsize=64)
-def _ring(worker_ids: tuple[str, ...], size: int) -> hash_ring.HashRing:
-    return hash_ring.HashRing(worker_ids, size)
+def _ring(worker_ids: tuple[str, ...]) -> hash_ring.HashRing:
+    return hash_ring.HashRing(worker_ids)
 
 
 class Envoy:
@@ -87,21 +87,21 @@ class Envoy:
         pool = snapshot.routes.get(name, snapshot.default_pool)
         members = {member.worker_id: member for member in snapshot.pools.get(pool, ())}
         healthy = tuple(sorted(id_ for id_, member in members.items() if self._is_well(member)))
-        for id_ in self._in_order(snapshot, pool, name, healthy):
+        for id_ in self._in_order(snapshot, name, healthy):
             if id_ in members and id_ not in tried:
                 return members[id_]
         # All were tried: Envoy goes round again.
         return members[healthy[0]] if healthy else None
 
     def _in_order(
-        self, snapshot: snapshots.GatewaySnapshot, pool: str, name: str, healthy: tuple[str, ...]
+        self, snapshot: snapshots.GatewaySnapshot, name: str, healthy: tuple[str, ...]
     ) -> Iterator[str]:
         for hot in snapshot.hot:
             if name in hot.names:
                 hosts = [id_ for id_ in hot.worker_ids if id_ in healthy]
                 yield from self._chance.sample(hosts, len(hosts))
         if healthy:
-            yield from _ring(healthy, snapshot.ring_sizes[pool]).homes(name, len(healthy))
+            yield from _ring(healthy).homes(name, len(healthy))
 
     def _is_well(self, member: snapshots.RingMember) -> bool:
         record = self._cluster.workers.get(member.worker_id)

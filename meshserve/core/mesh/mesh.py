@@ -353,7 +353,6 @@ class Mesh:
             keys=wanted.gateway.keys,
             cors_origins=wanted.gateway.cors_origins,
             revision=self.gateways.revision,
-            ring_sizes={pool.name: self.workers.ring_size(pool.name) for pool in wanted.pools},
             workers_wanted=sum(pool.workers for pool in wanted.pools),
             llms=self.llms.routes(),
             hot=self.hot_models.routes(),

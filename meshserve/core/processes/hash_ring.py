@@ -1,59 +1,48 @@
 """The hash ring on which each model has its home: the same as Envoy's, so that both agree.
 
 Follows `source/extensions/load_balancing_policies/ring_hash/ring_hash_lb.cc` of Envoy, with
-`hash_function: XX_HASH` and equal weights; a test holds it against a real Envoy.
+`hash_function: XX_HASH` and the shares that `gateway/envoy/ring_shares.py` gives to workers; a test
+holds it against a real Envoy.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import xxhash
 
-RING_SIZE_MIN = 16_384
-"""Of 32 workers the busiest gets 1.1 × its share; with Envoy's default of 1,024 points 1.47 ×."""
+POINTS_PER_WORKER = 512
+"""Of 1,000 workers the busiest has 1.17 × the mean of models and 1.23 × that of bytes."""
 
-RING_SIZE_MAX = 8 * 1024 * 1024
-"""Envoy's own limit."""
-
-POINTS_PER_WORKER_MIN = 128
-"""Of 1,000 workers the busiest gets 1.20 × its share, with 16 points a worker 2.11 ×."""
-
-GROWTH = 16
-"""Rings grow in few and wide steps, because at each step most models get another home."""
+SHARES_MIN = 1024
+"""Into so many shares a ring is divided at least, so that most pools never need another number."""
 
 
-def ring_size(workers: int) -> int:
-    """Return the number of points on the ring of a pool of `workers` workers."""
-    size = RING_SIZE_MIN
-    while size < POINTS_PER_WORKER_MIN * workers and size < RING_SIZE_MAX:
-        size = min(size * GROWTH, RING_SIZE_MAX)
-    return size
+def shares(workers: int) -> int:
+    """Return the number of shares of the ring of `workers` workers: more than there are workers.
+
+    A power of two, with which Envoy's floating-point sums are exact.
+    """
+    return max(SHARES_MIN, 1 << workers.bit_length())
 
 
 class HashRing:
-    """The workers of one pool on a ring of `size` points. Their order does not matter."""
+    """The workers of one pool on a ring, on which each has as many points. Order does not matter.
 
-    def __init__(self, worker_ids: Iterable[str], size: int = RING_SIZE_MIN) -> None:
-        # Sorted, because the place in this order decides which worker gets a point more.
+    A worker's points depend on its id alone: one that comes or goes moves only its own models.
+    """
+
+    def __init__(self, worker_ids: Iterable[str]) -> None:
+        # Sorted, so that equal workers give equal rings.
         self._workers = sorted(set(worker_ids))
-        counts = _point_counts(len(self._workers), size)
-        hashes = np.concatenate(
-            [
-                *(
-                    _point_hashes(worker_id, count)
-                    for worker_id, count in zip(self._workers, counts, strict=True)
-                ),
-                # numpy concatenates no empty list, and a pool may have no ready worker.
-                np.empty(0, np.uint64),
-            ]
-        )
+        # numpy concatenates no empty list, and a pool may have no ready worker.
+        points = [np.empty(0, np.uint64), *map(_points, self._workers)]
+        hashes = np.concatenate(points)
         order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[order]
-        self._owners = np.repeat(np.arange(len(counts)), counts)[order]
+        self._owners = order // POINTS_PER_WORKER
 
     def home(self, name: str) -> str:
         """Return the worker that loads the model `name`. Raises LookupError on an empty ring."""
@@ -80,27 +69,11 @@ class HashRing:
             yield self._workers[self._owners[(first + step) % len(self._owners)]]
 
 
-def _point_counts(workers: int, size: int) -> list[int]:
-    """Return the number of points of each worker."""
-    if not workers:
-        return []
-    # Floating point in the same order of operations as Envoy's: rounding decides who gets a point
-    # more, and one point more moves models.
-    weight = 1.0 / workers
-    scale = min(math.ceil(weight * size) / weight, float(RING_SIZE_MAX))
-    counts, placed, target = [], 0, 0.0
-    for _ in range(workers):
-        target += scale * weight
-        counts.append(max(0, math.ceil(target) - placed))
-        placed += counts[-1]
-    return counts
-
-
-# A pool that has lost a worker mostly gets it back, and with it a ring of the same points.
+# A pool that has lost a worker mostly gets it back, and with it the same points.
 @functools.lru_cache(maxsize=4096)
-def _point_hashes(worker_id: str, count: int) -> np.ndarray:
-    """Return the hashes of a worker's points: `count` numbers of type uint64, unsorted."""
+def _points(worker_id: str) -> np.ndarray:
+    """Return the hashes of a worker's points, unsorted, of type uint64."""
+    numbers = range(POINTS_PER_WORKER)
     return np.array(
-        [xxhash.xxh64_intdigest(f"{worker_id}_{number}".encode()) for number in range(count)],
-        np.uint64,
+        [xxhash.xxh64_intdigest(f"{worker_id}_{number}".encode()) for number in numbers], np.uint64
     )

@@ -66,7 +66,6 @@ class Workers(
         super().__init__(out)
         self.changed: set[str] = set()
         self._rings: dict[str, hash_ring.HashRing] = {}
-        self._ring_sizes: dict[str, int] = {}
         # The last process of each worker whose death is explained, by the worker's id.
         self._explained: dict[str, int] = {}
 
@@ -102,16 +101,8 @@ class Workers(
         """Return the first `count` ready workers on the ring from the name's point on, or fewer."""
         ring = self._rings.get(pool)  # built when asked for: many changes at once cost one
         if ring is None:
-            ring = self._rings[pool] = hash_ring.HashRing(self.ready(pool), self.ring_size(pool))
+            ring = self._rings[pool] = hash_ring.HashRing(self.ready(pool))
         return ring.homes(name, count)
-
-    def ring_size(self, pool: str) -> int:
-        """Return the number of points on the pool's ring.
-
-        The number follows from the pool's configured workers, not from the ready ones: a ring that
-        changed its size with each lost worker would move most models.
-        """
-        return self._ring_sizes.get(pool, hash_ring.RING_SIZE_MIN)
 
     # Events
 
@@ -247,16 +238,7 @@ class Workers(
     def _settings_by_id(
         self, wanted: tuple[desired.PoolSettings, ...]
     ) -> dict[str, desired.WorkerSettings]:
-        for pool in wanted:
-            self._size_ring(pool)
         return {id_: pool.settings for pool in wanted for id_ in pool.worker_ids()}
-
-    def _size_ring(self, pool: desired.PoolSettings) -> None:
-        size = hash_ring.ring_size(pool.workers)
-        if size != self.ring_size(pool.name):
-            self._ring_sizes[pool.name] = size
-            self._rings.pop(pool.name, None)
-            self.changed.add(pool.name)
 
     def _new_record(self, id_: str, settings: desired.WorkerSettings) -> WorkerRecord:
         return WorkerRecord(id_, settings, backoff.Backoff(BACKOFF))

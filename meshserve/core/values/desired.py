@@ -10,6 +10,9 @@ DEFAULT_POOL = "default"
 DEFAULT_MEMORY = model.Footprint(4 << 30)
 """The memory budget of a worker whose pool has none configured: 4 GiB of host memory."""
 
+WORKERS_MAX = 16_383
+"""The most workers of a pool: Envoy's rings have no room for more (`core/processes/hash_ring`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:

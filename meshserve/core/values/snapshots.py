@@ -64,10 +64,9 @@ class GatewaySnapshot:
     """All that a gateway's configuration is computed from.
 
     `routes` has the pool of each model or alias that is not in `default_pool`. Without `keys`
-    every client may call everything. `ring_sizes` has the number of points of each pool's ring.
-    `revision` grows with each snapshot that differs from the last one. `cors_origins` are the web
-    pages that may call from a browser. `workers_wanted` counts the configured workers; one that
-    still starts is not in `pools`.
+    every client may call everything. `revision` grows with each snapshot that differs from the last
+    one. `cors_origins` are the web pages that may call from a browser. `workers_wanted` counts the
+    configured workers; one that still starts is not in `pools`.
     """
 
     listen: str
@@ -79,8 +78,6 @@ class GatewaySnapshot:
     request_bytes_max: int = 64 << 20
     keys: tuple[ApiKey, ...] = ()
     revision: int = 0
-    # By the configured workers: a ring that changed with each lost worker would move most models.
-    ring_sizes: Mapping[str, int] = field(default_factory=dict)
     llms: tuple[LlmRoute, ...] = ()
     hot: tuple[HotRoute, ...] = ()
     cors_origins: tuple[str, ...] = ()

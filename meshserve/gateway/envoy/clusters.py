@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meshserve.core.processes import hash_ring
 from meshserve.core.values import model, snapshots
-from meshserve.gateway.envoy import Json, gateway_paths
+from meshserve.gateway.envoy import Json, gateway_paths, ring_shares
 from meshserve.protocol import paths, sockets
 
 CONTROLLER = "controller"
@@ -71,10 +70,7 @@ def clusters(snap: snapshots.GatewaySnapshot, layout: gateway_paths.GatewayPaths
     # route table that it began with, but sees the members of the moment in which it goes on.
     llms = sorted(llm.name for llm in snap.llms)
     return [
-        *(
-            _pool(pool, snap.ring_sizes.get(pool, hash_ring.RING_SIZE_MIN), layout)
-            for pool in pools
-        ),
+        *(_pool(pool, len(snap.pools[pool]), layout) for pool in pools),
         *(_busy(pool, layout) for pool in pools),
         *(_llm(llm, layout) for llm in llms),
         *(_sticky(llm, layout) for llm in llms),
@@ -84,11 +80,19 @@ def clusters(snap: snapshots.GatewaySnapshot, layout: gateway_paths.GatewayPaths
     ]
 
 
-def members(snap: snapshots.GatewaySnapshot) -> dict[str, Json]:
+def members(snap: snapshots.GatewaySnapshot, layout: gateway_paths.GatewayPaths) -> dict[str, Json]:
     """Return the members of each cluster whose members change, by cluster name."""
-    members_by_cluster = {
-        pool_cluster(pool): _ring(ring, snap.node) for pool, ring in snap.pools.items()
+    assignments = {
+        pool_cluster(pool): _assignment(
+            pool_cluster(pool),
+            ring_shares.localities(
+                {member.worker_id: _ring_member(member, snap.node) for member in ring},
+                layout.any_worker_socket(pool),
+            ),
+        )
+        for pool, ring in snap.pools.items()
     }
+    members_by_cluster: dict[str, list[Json]] = {}
     for llm in snap.llms:
         replicas = _ring(llm.members, snap.node)
         members_by_cluster[llm_cluster(llm.name)] = replicas
@@ -100,15 +104,19 @@ def members(snap: snapshots.GatewaySnapshot) -> dict[str, Json]:
         if snap.controller is None
         else [{"endpoint": {"address": _address(snap.controller, snap.node)}}]
     )
-    return {name: _assignment(name, endpoints) for name, endpoints in members_by_cluster.items()}
+    return assignments | {
+        name: _assignment(name, [{"lb_endpoints": endpoints}])
+        for name, endpoints in members_by_cluster.items()
+    }
+
+
+def _ring_member(member: snapshots.RingMember, node: str) -> Json:
+    return _member(member, node, {"hash_key": member.worker_id})
 
 
 def _ring(ring: Sequence[snapshots.RingMember], node: str) -> list[Json]:
-    # The order decides how Envoy rounds the members' shares of the ring, so it must be that of
-    # core/processes/hash_ring.py.
     return [
-        _member(member, node, {"hash_key": member.worker_id})
-        for member in sorted(ring, key=lambda member: member.worker_id)
+        _ring_member(member, node) for member in sorted(ring, key=lambda member: member.worker_id)
     ]
 
 
@@ -142,19 +150,13 @@ def _address(endpoint: model.Endpoint, node: str) -> Json:
     return {"socket_address": {"address": endpoint.host, "port_value": endpoint.port}}
 
 
-def _assignment(cluster: str, endpoints: Sequence[Json]) -> Json:
-    return {
-        "@type": ASSIGNMENT,
-        "cluster_name": cluster,
-        "endpoints": [{"lb_endpoints": list(endpoints)}],
-    }
+def _assignment(cluster: str, localities: list[Json]) -> Json:
+    return {"@type": ASSIGNMENT, "cluster_name": cluster, "endpoints": localities}
 
 
-def _pool(pool: str, ring_size: int, layout: gateway_paths.GatewayPaths) -> Json:
-    return _health_checked(pool_cluster(pool), layout) | {
-        "lb_policy": "RING_HASH",
-        "ring_hash_lb_config": {"minimum_ring_size": ring_size, "hash_function": "XX_HASH"},
-    }
+def _pool(pool: str, workers: int, layout: gateway_paths.GatewayPaths) -> Json:
+    checked = _health_checked(pool_cluster(pool), layout, {"locality_weighted_lb_config": {}})
+    return checked | ring_shares.policy(workers)
 
 
 def _busy(pool: str, layout: gateway_paths.GatewayPaths) -> Json:
@@ -164,13 +166,13 @@ def _busy(pool: str, layout: gateway_paths.GatewayPaths) -> Json:
         "list_as_any": True,
         "subset_selectors": [{"keys": [HOT_KEY]}],
     }
-    return _health_checked(busy_cluster(pool), layout) | {
+    return _health_checked(busy_cluster(pool), layout, {}) | {
         "lb_policy": "LEAST_REQUEST",
         "lb_subset_config": subsets,
     }
 
 
-def _health_checked(name: str, layout: gateway_paths.GatewayPaths) -> Json:
+def _health_checked(name: str, layout: gateway_paths.GatewayPaths, balancing: Json) -> Json:
     check = {
         "timeout": "2s",
         "interval": "0.5s",
@@ -180,11 +182,12 @@ def _health_checked(name: str, layout: gateway_paths.GatewayPaths) -> Json:
         "http_health_check": {"path": paths.HEALTHZ},
     }
     return _discovered(name, layout) | {
-        # 1 % is less than one of a hundred workers: only when all seem unhealthy, requests are
-        # tried all the same instead of refused.
+        # Below the share of one worker in any pool of less than a hundred: only when all seem
+        # unhealthy, requests are tried all the same instead of refused.
         "common_lb_config": {
             "healthy_panic_threshold": {"value": 1},
             "update_merge_window": NO_MERGE_WINDOW,
+            **balancing,
         },
         "ignore_health_on_host_removal": True,
         "health_checks": [check],

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from meshserve.core.values import snapshots
 from meshserve.gateway.envoy import (
     Json,
+    any_worker,
     clusters,
     gateway_paths,
     listener,
@@ -36,13 +37,15 @@ def files(snap: snapshots.GatewaySnapshot, run_dir: str, secret: str = "") -> di
     layout = gateway_paths.GatewayPaths(run_dir)
     members = {
         gateway_paths.members_file(name): _discovery([assignment])
-        for name, assignment in sorted(clusters.members(snap).items())
+        for name, assignment in sorted(clusters.members(snap, layout).items())
     }
     return {
         **members,
         CLUSTERS: _discovery(upstream_secret.add(clusters.clusters(snap, layout), secret)),
         ROUTES: _discovery([routes.table(snap)]),
-        LISTENERS: _discovery([listener.listener(snap, layout)]),
+        LISTENERS: _discovery(
+            [listener.listener(snap, layout), *any_worker.listeners(snap, layout)]
+        ),
         BOOTSTRAP: json.dumps(_bootstrap(snap, layout)),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import urllib.parse
 from pathlib import Path
 
@@ -40,6 +41,12 @@ class GatewayPaths:
         """Return one of Envoy's configuration files as the source of its resources."""
         return {"path_config_source": {"path": self.config(name)}, "resource_api_version": "V3"}
 
+    def any_worker_socket(self, pool: str) -> str:
+        """Return the path of Envoy's own socket to any worker of the pool."""
+        # Names of pools may be longer than what is left for a socket's path.
+        digest = hashlib.sha256(pool.encode()).hexdigest()[:8]
+        return f"{self.run_dir}/any-{digest}.sock"
+
     def make_folders(self) -> None:
         """Create the folders. Raises OSError, also if `run_dir` is too long for sockets in it."""
         if len(f"{self.restart_dir}/{RESTART_SOCKET}".encode()) > SOCKET_PATH_BYTES_MAX:
@@ -53,8 +60,8 @@ class GatewayPaths:
     def remove_sockets(self) -> None:
         """Remove the sockets, which a killed process leaves behind."""
         paths = (self.admin_socket, self.keeper_socket, self.grpc_socket, self.http_socket)
-        for socket_path in paths:
-            Path(socket_path).unlink(missing_ok=True)
+        for socket_path in (*map(Path, paths), *Path(self.run_dir).glob("any-*.sock")):
+            socket_path.unlink(missing_ok=True)
 
 
 def members_file(cluster: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from meshserve.core.processes import hash_ring, reconcile, workers
+from meshserve.core.processes import reconcile, workers
 from meshserve.core.values import (
     catalog,
     catalog_sync,
@@ -203,19 +203,6 @@ def test_homes_are_among_ready_workers(running: workers.Workers) -> None:
     running.lost(events.WorkerLost("default-0", "killed"), 0.0)
     assert {running.home("default", f"m{number}") for number in range(50)} == {"default-1"}
     assert running.home("gpu", "m") is None
-
-
-def test_a_ring_is_sized_for_the_wanted_workers(running: workers.Workers) -> None:
-    assert running.ring_size("default") == hash_ring.RING_SIZE_MIN
-    home = running.home("default", "m")
-    assert len(orders(running, pool=world.pool(workers=129))) == 127
-    assert running.ring_size("default") == hash_ring.ring_size(129)
-    assert running.changed == {"default"}
-    assert running.home("default", "m") == hash_ring.HashRing(
-        ["default-0", "default-1"], hash_ring.ring_size(129)
-    ).home("m")
-    orders(running, pool=POOL)
-    assert running.home("default", "m") == home
 
 
 def test_a_living_worker_is_taken_over_as_it_is() -> None:

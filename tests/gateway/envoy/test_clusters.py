@@ -16,20 +16,26 @@ import pytest
 from meshserve import tasks
 from meshserve.core.processes import hash_ring
 from meshserve.core.values import model, snapshots
-from meshserve.gateway.envoy import clusters, gateway_paths
+from meshserve.gateway.envoy import clusters, gateway_paths, ring_shares
 from tests import support
 from tests.gateway import conftest
 from tests.gateway.conftest import first_field, member
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
 
+LAYOUT = gateway_paths.GatewayPaths("/run")
 NAMES = [f"model-{number}" for number in range(299)] + ["modèle-日本"]
 
 
 def endpoints(*members: Any, node: str = "n1") -> Any:
     snap = snapshots.GatewaySnapshot("127.0.0.1:1", node, {"default": members})
-    assignment: Any = clusters.members(snap)["pool-default"]
-    return assignment["endpoints"][0]["lb_endpoints"]
+    assignment: Any = clusters.members(snap, LAYOUT)["pool-default"]
+    return [
+        entry
+        for locality in assignment["endpoints"]
+        if locality["locality"]["zone"] != ring_shares.RESERVE
+        for entry in locality["lb_endpoints"]
+    ]
 
 
 async def test_members_on_the_same_node_are_reached_by_socket_and_others_by_port() -> None:
@@ -70,15 +76,13 @@ async def test_an_llm_has_the_same_replicas_for_sessions_and_for_all_others() ->
         (member("/run", "tiny/1"), member("/run", "tiny/0", is_ready=False)),
     )
     snap = snapshots.GatewaySnapshot("127.0.0.1:1", "n1", {}, llms=(llm,))
-    assigned: Any = clusters.members(snap)
+    assigned: Any = clusters.members(snap, LAYOUT)
     assert list(assigned) == ["llm-tiny", "sticky-tiny", "controller"]
     assert assigned["llm-tiny"]["endpoints"] == assigned["sticky-tiny"]["endpoints"]
     assert [
         entry["health_status"] for entry in assigned["llm-tiny"]["endpoints"][0]["lb_endpoints"]
     ] == ["UNHEALTHY", "HEALTHY"]
-    names = [
-        cluster["name"] for cluster in clusters.clusters(snap, gateway_paths.GatewayPaths("/run"))
-    ]
+    names = [cluster["name"] for cluster in clusters.clusters(snap, LAYOUT)]
     assert names == ["llm-tiny", "sticky-tiny", "controller", "node-http", "node-grpc"]
 
 
@@ -104,20 +108,28 @@ async def test_envoys_ring_is_ours(mesh: conftest.Mesh) -> None:
     assert await homes(mesh) == {name: two.home(name) for name in NAMES}
 
 
-async def test_envoys_ring_has_the_size_that_ours_has(mesh: conftest.Mesh) -> None:
-    three = [member(mesh.run_dir, name) for name in ("big-0", "default-0", "default-1")]
-    size = hash_ring.ring_size(1000)
-    await mesh.gateway.apply(
-        replace(
-            mesh.snapshot, pools={"default": tuple(three)}, routes={}, ring_sizes={"default": size}
-        )
+async def test_envoys_ring_has_as_many_points_a_worker_as_ours(mesh: conftest.Mesh) -> None:
+    least, most = (
+        f"cluster.pool-default.ring_hash_lb.{which}_hashes_per_host" for which in ("min", "max")
     )
-    await settled(mesh, "default", 3)
-    stat = "cluster.pool-default.ring_hash_lb.size"
-    stats = await mesh.gateway._envoy.admin.stats(f"^{stat}$")
-    ring = hash_ring.HashRing([worker.worker_id for worker in three], size)
-    assert int(stats[stat]) == len(ring._hashes) >= size
-    assert await homes(mesh) == {name: ring.home(name) for name in NAMES}
+    for names in (["big-0"], ["big-0", "default-0"], ["big-0", "default-0", "default-1"]):
+        members = tuple(member(mesh.run_dir, name) for name in names)
+        await mesh.gateway.apply(replace(mesh.snapshot, pools={"default": members}, routes={}))
+        await settled(mesh, "default", len(names))
+        stats = await mesh.gateway._envoy.admin.stats("ring_hash_lb")
+        assert int(stats[least]) == int(stats[most]) == hash_ring.POINTS_PER_WORKER
+        ring = hash_ring.HashRing(names)
+        assert await homes(mesh) == {name: ring.home(name) for name in NAMES}
+
+
+@pytest.mark.parametrize("names", [["default-0"], ["default-0", "default-1"]])
+async def test_requests_are_tried_while_all_workers_seem_unhealthy(
+    mesh: conftest.Mesh, names: list[str]
+) -> None:
+    members = tuple(member(mesh.run_dir, name, is_ready=False) for name in names)
+    await mesh.gateway.apply(replace(mesh.snapshot, pools={"default": members}, routes={}))
+    await settled(mesh, "default", 0)
+    assert set((await homes(mesh)).values()) == set(names)
 
 
 async def settled(mesh: conftest.Mesh, pool: str, healthy: int) -> None:
