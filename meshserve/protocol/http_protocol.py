@@ -53,9 +53,8 @@ class _Request(NamedTuple):
     method: str
     path: bytes
     headers: Sequence[Header]
-    body: bytes
+    body: bytes | list[bytes]  # a list is still to be joined
     keeps_alive: bool
-    parts: list[bytes] | None  # of a body that is still to be joined
 
 
 class RequestRefused(Exception):
@@ -168,15 +167,15 @@ class HttpConnection(asyncio.Protocol):
         """Answer the request, or queue it behind those before it (httptools)."""
         self._is_incomplete = False
         parser, chunks = self._parser, self._chunks
-        is_large = len(chunks) > 1 and self._size_bytes >= LARGE_BYTES
         request = _Request(
             parser.get_method().decode(),
             _path(self._target),
             self._headers,
             # Nearly all bodies come in one chunk, which is not copied.
-            chunks[0] if len(chunks) == 1 else b"" if is_large else b"".join(chunks),
+            chunks[0]
+            if len(chunks) == 1
+            else (chunks if self._size_bytes >= LARGE_BYTES else b"".join(chunks)),
             parser.should_keep_alive() and not parser.should_upgrade(),
-            chunks if is_large else None,
         )
         if self._is_busy:
             # Answers must come in the order of the requests (RFC 9112, 9.3.2).
@@ -193,10 +192,11 @@ class HttpConnection(asyncio.Protocol):
         return self._task is not None or self._is_write_paused or bool(self._queued)
 
     def _answer(self, request: _Request) -> None:
-        if request.parts:
-            outcome: Answer | Awaitable[Answer] = self._join_and_handle(request, request.parts)
+        method, path, headers, body, _ = request
+        if isinstance(body, bytes):
+            outcome = self._handler(method, path, headers, body)
         else:
-            outcome = self._handler(*request[:4])
+            outcome = self._join_and_handle(request, body)
         if isinstance(outcome, tuple):
             self._write(outcome, request)
         else:
@@ -257,7 +257,7 @@ class HttpConnection(asyncio.Protocol):
         if self._is_busy:
             self._transport.pause_reading()
         else:
-            self._write(answer, _Request("", b"", (), b"", keeps_alive=False, parts=None))
+            self._write(answer, _Request("", b"", (), b"", keeps_alive=False))
 
     # Flow and end
 

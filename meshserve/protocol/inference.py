@@ -317,7 +317,7 @@ def row_count(inputs: Mapping[str, np.ndarray], signature: model.Signature) -> i
     rows = -1
     for array in inputs.values():
         # Only open inputs may be numbers, which have no rows.
-        size = array.shape[0] if array.shape else 0
+        size = len(array) if array.ndim else 0
         if size != rows:
             if rows >= 0:
                 return 0

@@ -44,7 +44,7 @@ GAPS = f"{MISFIT}has null, which only text columns of data frames may have"
 """The datatype of texts with gaps, which are None."""
 RANK_MAX = 32
 
-_NUMBERS = {
+NUMBERS = {
     datatype: (dtype, dtype.itemsize)
     for datatype, dtype in DTYPES.items()
     if datatype not in ("BOOL", "BYTES")
@@ -140,7 +140,7 @@ def from_raw(raw: bytes | memoryview, datatype: str, shape: Sequence[int], name:
     crash on them. Raises InvalidRequest if the bytes do not fit the shape.
     """
     sizes = tuple(shape)
-    number = _NUMBERS.get(datatype)
+    number = NUMBERS.get(datatype)
     # An empty tensor's huge sizes pass here, and are refused by numpy once it is converted.
     if number is not None and math.prod(sizes) * number[1] == len(raw) != 0:
         # numpy refuses impossible shapes itself; checks before it would take longer than it does.

@@ -102,7 +102,8 @@ def test_killing_the_process_that_holds_the_mesh_leaves_nothing(
     with running.mesh(document, TMPDIR=str(short_folder)) as mesh:
         os.kill(mesh.process.pid, signal.SIGKILL)
         mesh.process.wait()
-        support.wait_until(lambda: not mesh.living(), 60, "Ray, its agents and all of ours ended")
+        # Ray's agents try for a minute to tell the GCS, which is gone too, of the raylet's end.
+        support.wait_until(lambda: not mesh.living(), 120, "Ray, its agents and all of ours ended")
         support.wait_until(lambda: not list(short_folder.iterdir()), 60, "no file is left")
 
 

@@ -20,6 +20,7 @@ FILES = [
     "core/values/model_stats.py",
     "protocol/http_protocol.py",
     "protocol/inference.py",
+    "protocol/repeated_calls.py",
     "protocol/tensors.py",
     "runtimes/onnx.py",
     "worker/http/worker_app.py",
@@ -60,7 +61,7 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: 
     return await reader.readexactly(length)
 
 
-async def test_a_prediction_on_a_ready_copy_runs_nine_files(
+async def test_a_prediction_on_a_ready_copy_runs_ten_files(
     pool_worker: worker.PoolWorker, storage: helpers.FakeStorage
 ) -> None:
     id_ = model.ModelId("tiny")

@@ -57,8 +57,11 @@ class ModelStats:
     def record_run(self, rows: int, took_s: float) -> None:
         """Count one execution of the model on `rows` rows."""
         self.computed.record(took_s)
-        if rows in self.batches or len(self.batches) < BATCH_SIZES_MAX:
-            self.batches.setdefault(rows, DurationStat()).record(took_s)
+        stat = self.batches.get(rows)
+        if stat is None and len(self.batches) < BATCH_SIZES_MAX:
+            stat = self.batches[rows] = DurationStat()
+        if stat is not None:
+            stat.record(took_s)
 
     def add(self, other: ModelStats) -> None:
         """Add what another worker has counted for the same model; `other` stays unchanged."""

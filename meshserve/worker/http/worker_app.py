@@ -27,6 +27,7 @@ from meshserve.protocol import (
     inference,
     model_description,
     paths,
+    repeated_calls,
 )
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.worker.models import model_host
@@ -261,7 +262,7 @@ class WorkerApp:
     # The gRPC methods of one model
 
     def _infer(self, request: InferenceRequest) -> Answer | Awaitable[Answer]:
-        call = inference.decode_infer(request.body)
+        call = repeated_calls.decode_infer(request.body)
         call.headers = request.headers
         if request.metadata_model:
             # The message's version belongs to the name that is not used.
@@ -317,7 +318,7 @@ def encode_reply(call: inference.InferCall, reply: inference.InferReply) -> byte
     if call.classes:
         reply = classification.apply(reply, call.classes)
     is_raw = call.is_raw or reply.signature.platform in inference.RAW_PLATFORMS
-    return inference.encode_infer(reply, is_raw=is_raw)
+    return repeated_calls.encode_infer(reply, is_raw=is_raw)
 
 
 def _parse(kind: type[M], request: InferenceRequest) -> M:

@@ -137,7 +137,8 @@ class Batcher:
         future may raise ModelRaised too, or DeadlineExceeded if the deadline passes in the queue.
         """
         if self._is_quick(request.rows):
-            _, journal, _, now_s = self._places
+            places = self._places
+            journal, now_s = places.journal, places.now_s
             began_s = now_s()
             # Takes 0.12 µs of 40: without it nobody knows what ran if it ends the process.
             journal.begin(self._key)
