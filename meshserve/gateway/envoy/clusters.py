@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 
 from meshserve.core.values import model, snapshots
@@ -39,6 +40,18 @@ SKIP_DEAD: Json = {
     "max_ejection_time": "5s",
     "max_ejection_percent": 50,
 }
+# What ends the connections to another node that does not answer on the network any more, so that
+# their requests go to another server; Linux itself would go on for a quarter of an hour. A process
+# that is only busy has a kernel that answers. Pipes ignore both.
+TCP_USER_TIMEOUT: Json = {
+    "description": "TCP_USER_TIMEOUT, in ms",
+    "level": socket.IPPROTO_TCP,
+    "name": socket.TCP_USER_TIMEOUT,
+    "int_value": 6000,
+    "state": "STATE_PREBIND",
+}
+# For requests that had arrived: nothing more is sent, whose missing acknowledgement would tell.
+TCP_KEEPALIVE: Json = {"keepalive_time": 2, "keepalive_interval": 1, "keepalive_probes": 4}
 # A change of a member's readiness counts at once, not after Envoy's default of a second.
 NO_MERGE_WINDOW = "0s"
 
@@ -222,6 +235,8 @@ def _discovered(name: str, layout: gateway_paths.GatewayPaths) -> Json:
     return _cluster(name, "http_protocol_options") | {
         "type": "EDS",
         "eds_cluster_config": {"eds_config": source},
+        "upstream_bind_config": {"socket_options": [TCP_USER_TIMEOUT]},
+        "upstream_connection_options": {"tcp_keepalive": TCP_KEEPALIVE},
     }
 
 
