@@ -17,6 +17,7 @@ SECTIONS: tuple[tuple[str, type[fields.Section]], ...] = (
     ("cache", schema.CacheSection),
     ("ray", schema.RaySection),
     ("pools.NAME", schema.PoolSection),
+    ("pools.NAME.placement", schema.PlacementSection),
     ("models[]", model_schema.ModelSection),
     ("models[].inputs[], models[].outputs[]", model_schema.TensorSection),
     ("repositories[]", model_schema.RepositorySection),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
+import shutil
 import stat
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -15,9 +17,13 @@ import ray
 from meshserve import errors
 from meshserve.cluster import process_watch
 from meshserve.core.values import model
+from meshserve.worker.models import run_journal
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+NODE_CHARS = 8
+"""How much of a node's id names its folder: the paths of sockets have little room."""
 
 DRAIN_S = 30.0
 """How long a worker, gateway or replica that stops may take for the requests that it accepted."""
@@ -53,7 +59,14 @@ def node_address() -> str:
 def placed(address: model.ServerAddress) -> model.ServerAddress:
     """Return the address on the node of this process; other nodes get a host if it has a secret."""
     host = node_address() if address.secret else ""
-    return dataclasses.replace(address, node=node_id(), host=host)
+    run_dir = node_folder(address.run_dir, has_nodes=bool(address.secret))
+    return dataclasses.replace(address, run_dir=run_dir, node=node_id(), host=host)
+
+
+def node_folder(run_dir: str, *, has_nodes: bool) -> str:
+    """Return the folder for the sockets of this node: its own one if the mesh `has_nodes`."""
+    # Nodes may share a file system, where each would take the others' sockets for its own.
+    return f"{run_dir}/{node_id()[:NODE_CHARS]}" if has_nodes else run_dir
 
 
 def was_restarted() -> bool:
@@ -80,3 +93,18 @@ def make_run_dir(run_dir: str) -> None:
     if not is_ours or stat.S_IMODE(state.st_mode) & 0o077:
         raise errors.Unavailable(f"{run_dir} is not a folder of this user alone")
     process_watch.register(run_dir)
+
+
+def leave_run_dir(run_dir: str) -> None:
+    """Remove this node's folder if this process, which has stopped, is the last one that uses it.
+
+    Another process that stops at the same time does the same, so one of them removes it.
+    """
+    if not process_watch.is_last_to_leave(run_dir):
+        return
+    for folder in (run_journal.folder(run_dir), run_dir):
+        shutil.rmtree(folder, ignore_errors=True)
+    if Path(run_dir).name == node_id()[:NODE_CHARS]:
+        # It is not empty where other nodes share the file system.
+        with contextlib.suppress(OSError):
+            Path(run_dir).parent.rmdir()

@@ -17,6 +17,12 @@ from meshserve.protocol import mesh_status
 T = TypeVar("T")
 
 NAME = "controller"
+HEAD = "node:__internal_head__"
+"""The resource that Ray gives to the head node alone, one unit of it."""
+
+HEAD_SHARE = 0.001
+"""How much of it a controller asks for: others may want to be there too."""
+
 POLL_S = 0.01
 
 
@@ -131,6 +137,9 @@ def start_controller(make: Callable[[], HostedController]) -> ControllerHandle:
         "max_restarts": -1,
         "max_task_retries": 0,
         "num_cpus": 0,
+        # Beside the GCS, without which it can't act anyway: the loss of any other node leaves it
+        # alone, and a restarted one finds the files of the registry.
+        "resources": {HEAD: HEAD_SHARE},
     }
     return ControllerHandle(actor_class.options(**options).remote(make))
 

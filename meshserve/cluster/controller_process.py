@@ -47,10 +47,11 @@ class HostedControlPlane:
         parts: control_plane.ControlPlaneParts,
         close: Callable[[], None],
     ) -> None:
-        actor_process.make_run_dir(plan.run_dir)
+        self._run_dir = actor_process.node_folder(plan.run_dir, has_nodes=bool(plan.secret))
+        actor_process.make_run_dir(self._run_dir)
         self._plan = plan
         self._close = close
-        restarts = _count_start(plan.run_dir) - 1
+        restarts = _count_start(self._run_dir) - 1
         self._plane = control_plane.ControlPlane(parts, restarts)
         self._ended = asyncio.Event()
 
@@ -58,7 +59,7 @@ class HostedControlPlane:
         """Serve until drained, then remove the folder of sockets."""
         secret = self._plan.secret
         host = actor_process.node_address() if secret else ""
-        socket_path = str(Path(self._plan.run_dir) / SOCKET)
+        socket_path = str(Path(self._run_dir) / SOCKET)
         # Before the mesh starts, because gateways are told this server's address.
         server = await asgi_server.serve(
             guarded_app.guard(self._plane.app, secret),
@@ -72,7 +73,7 @@ class HostedControlPlane:
         await self._plane.close()
         await server.stop()
         self._close()
-        for folder in (run_journal.folder(self._plan.run_dir), self._plan.run_dir):
+        for folder in (run_journal.folder(self._run_dir), self._run_dir, self._plan.run_dir):
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         self._ended.set()
 

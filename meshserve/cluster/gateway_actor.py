@@ -17,12 +17,12 @@ GatewayMaker = Callable[[str], gateway.NodeGateway]
 class GatewayActor:
     """Passes the controller's calls on to one gateway."""
 
-    def __init__(self, make: GatewayMaker, run_dir: str) -> None:
-        actor_process.make_run_dir(run_dir)
-        self._gateway = make(run_dir)
+    def __init__(self, make: GatewayMaker, run_dir: str, has_nodes: bool) -> None:
+        self._run_dir = actor_process.node_folder(run_dir, has_nodes=has_nodes)
+        actor_process.make_run_dir(self._run_dir)
+        self._gateway = make(self._run_dir)
         self._node = actor_process.node_id()
         self._is_started = False
-        self._run_dir = run_dir
         self._watch: asyncio.Task[None] | None = None
 
     @actor_process.errors_as_values
@@ -62,6 +62,7 @@ class GatewayActor:
         await self._gateway.stop()
         if self._watch is not None:
             self._watch.cancel()
+        actor_process.leave_run_dir(self._run_dir)
 
 
 async def _raising_unavailable(work: Awaitable[None]) -> None:

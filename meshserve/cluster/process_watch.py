@@ -28,6 +28,13 @@ def register(run_dir: str) -> None:
         logger.warning("this process is not watched: %s", error)
 
 
+def is_last_to_leave(run_dir: str) -> bool:
+    """Have this process watched no longer; return whether no other one is."""
+    folder = Path(run_dir) / FOLDER
+    living_processes.deregister(folder)
+    return not living_processes.find_others(folder)
+
+
 async def watch(run_dir: str) -> None:
     """Kill every registered process that is stopped and does not go on; never return."""
     folder, stopped = Path(run_dir) / FOLDER, stopped_processes.StoppedProcesses()

@@ -18,6 +18,7 @@ from meshserve.cluster import (
     replica_actor,
     replica_placement,
     worker_actor,
+    worker_placement,
 )
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import (
@@ -69,6 +70,7 @@ class RayCluster:
     def __init__(self, makers: Makers) -> None:
         self._makers = makers
         self._actors = named_actors.NamedActors()
+        self._workers = worker_placement.WorkerPlacements()
         self._placements = replica_placement.ReplicaPlacements(self._actors)
         self._run_dir = makers.run_dir
 
@@ -85,7 +87,9 @@ class RayCluster:
         )
         # A worker that is still starting answers by an error. It is started anew, in place of that
         # one.
-        return tuple(answer for answer in answers if isinstance(answer, events.LivingWorker))
+        living = tuple(answer for answer in answers if isinstance(answer, events.LivingWorker))
+        self._workers.adopt(living)
+        return living
 
     async def start_worker(
         self, worker_id: str, settings: desired.WorkerSettings
@@ -99,19 +103,23 @@ class RayCluster:
             # No CPU is reserved: workers share the cores, also with Envoy and engines.
             "num_cpus": 0,
             "num_gpus": 1 if settings.device == "cuda" else 0,
-            "scheduling_strategy": "SPREAD",
+            "scheduling_strategy": await self._workers.choose(worker_id, settings),
             # The controller restarts workers itself, with a back-off and a fresh catalog.
             "max_restarts": 0,
             "runtime_env": {"env_vars": allocator_env.variables(settings.allocator)},
         }
-        await self._actors.create(
-            name, worker_actor.WorkerActor, options, self._makers.worker, address, settings
-        )
-        return await self._actors.call(name, "start", timeout_s=START_S)
+        arguments = (self._makers.worker, address, settings)
+        try:
+            await self._actors.create(name, worker_actor.WorkerActor, options, *arguments)
+            return await self._actors.call(name, "start", timeout_s=START_S)
+        except errors.Unavailable:
+            self._workers.note_failure(worker_id)
+            raise
 
     async def stop_worker(self, worker_id: str) -> None:
         """Let the worker answer what it accepted, then end its process."""
         await self._actors.stop(WORKER + worker_id, STOP_S)
+        self._workers.forget(worker_id)
 
     async def wait_until_lost(self, worker_id: str) -> str:
         """Return the reason once the worker's process has ended; at once if it does not exist."""
@@ -168,7 +176,7 @@ class RayCluster:
                 "scheduling_strategy": named_actors.on_node(node),
                 "max_restarts": 0,
             }
-            arguments = (self._makers.gateway, self._run_dir)
+            arguments = (self._makers.gateway, self._run_dir, bool(self._makers.secret))
             await self._actors.create(name, gateway_actor.GatewayActor, options, *arguments)
         return await self._actors.call(name, "start", snap, timeout_s=START_S)
 

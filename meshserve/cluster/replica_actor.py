@@ -103,3 +103,4 @@ class ReplicaActor:
         if self._server is not None and self._endpoint is not None:
             await self._server.drain(actor_process.DRAIN_S)
             await self._server.stop()
+            actor_process.leave_run_dir(self._address.run_dir)

@@ -104,3 +104,4 @@ class WorkerActor:
         if self._worker is not None:
             await self._worker.drain(actor_process.DRAIN_S)
             await self._worker.stop()
+            actor_process.leave_run_dir(self._address.run_dir)

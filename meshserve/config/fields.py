@@ -42,11 +42,15 @@ PORT_MAX = 65535
 POOL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 IMAGE = r"^\S*$"
 CHECKSUM = r"^(sha256:[0-9a-f]{64})?$"
+LABEL_KEY = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+LABEL_VALUE = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 ORIGIN = r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$"
 PATTERNS = {
     POOL_NAME: "a name of letters, digits, '.', '_' and '-'",
     ORIGIN: "an origin as browsers send it, such as https://shop.example:8443, or *",
     IMAGE: "the name of an image without spaces",
+    LABEL_KEY: "a label's name: letters, digits, '.', '_' and '-', 63 at most, or DOMAIN/NAME",
+    LABEL_VALUE: "a label's value: letters, digits, '.', '_' and '-', 63 at most",
     CHECKSUM: "sha256: and 64 hexadecimal digits in lower case",
 }
 
@@ -268,6 +272,8 @@ Version = Annotated[
 Name = Annotated[Text, Field(max_length=255), AfterValidator(_name)]
 ClientName = Annotated[Text, Field(max_length=255), AfterValidator(_client_name)]
 Origin = Annotated[Text, Field(pattern=ORIGIN)]
+LabelKey = Annotated[Text, Field(pattern=LABEL_KEY)]
+LabelValue = Annotated[Text, Field(pattern=LABEL_VALUE)]
 # Short, because it is part of the paths of its workers' sockets, which Linux bounds to 107 bytes.
 PoolName = Annotated[Text, Field(pattern=POOL_NAME, max_length=40)]
 Address = Annotated[Text, AfterValidator(_address)]

@@ -120,6 +120,17 @@ class RaySection(fields.Section):
     'ray[default]'`."""
 
 
+class PlacementSection(fields.Section):
+    """The nodes of a cluster on which a pool's workers run."""
+
+    labels: dict[fields.LabelKey, fields.LabelValue] = {}  # noqa: RUF012 - pydantic copies it
+    """Labels that a node must have, as Ray knows them: `ray start --labels=KEY=VALUE`. Default:
+    any node will do."""
+    strategy: Literal["spread", "pack"] = "spread"
+    """`spread`: the workers are on as many nodes as possible, so that the loss of one takes few.
+    `pack`: on as few as possible, so that others stay free."""
+
+
 class PoolSection(fields.Section):
     """Workers that hold many small models."""
 
@@ -131,6 +142,8 @@ class PoolSection(fields.Section):
     """GPU memory that one worker may use for models; needed with `device: cuda`."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where models run."""
+    placement: PlacementSection = PlacementSection()
+    """On which nodes of a cluster the workers run; see below."""
     eviction: Literal["gdsf", "lru"] = "gdsf"
     """Which model is evicted when memory is short: `gdsf` weighs uses, load time and size; `lru`
     is the least recently used."""
@@ -257,6 +270,8 @@ class Config(fields.Section):
             queue_max=pool.queue_max,
             isolate=pool.isolate,
             predict_timeout_s=pool.predict_timeout_s,
+            labels=tuple(sorted(pool.placement.labels.items())),
+            is_packed=pool.placement.strategy == "pack",
             cache_path=str(self.cache_path),
             cache_bytes_max=self.cache.size,
             artifact_bytes_max=self.cache.artifact_bytes_max,

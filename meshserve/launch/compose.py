@@ -7,6 +7,7 @@ import functools
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from meshserve import config, errors, logs
@@ -61,7 +62,8 @@ def build_worker(
 
 def build_gateway(logs_dir: str, secret: str, run_dir: str) -> gateway.NodeGateway:
     """Build the gateway of one node, which sends the mesh's secret to all servers of the mesh."""
-    _begin_process(logs_dir, "gateway")
+    # Each node has a folder of its own on a cluster that has others, which may share their files.
+    _begin_process(logs_dir, f"gateway-{Path(run_dir).name}" if secret else "gateway")
     # The raylet, which is the parent of all actors: Envoy serves on without the gateway's process,
     # but not without the node's.
     return gateway.NodeGateway(run_dir, guardian_pid=os.getppid(), secret=secret)

@@ -17,6 +17,12 @@ def register(folder: Path) -> None:
     file_lock.take(descriptor)
 
 
+def deregister(folder: Path) -> None:
+    """Count this process as ended. It must not have registered twice."""
+    # The lock goes on, on a file that no one finds.
+    (folder / str(os.getpid())).unlink(missing_ok=True)
+
+
 def find_others(folder: Path) -> list[int]:
     """Return the ids of the registered processes that live, without this one.
 

@@ -45,7 +45,7 @@ def gateway(run_dir: str) -> FakeGateway:
 @pytest.fixture
 def actor(gateway: FakeGateway) -> gateway_actor.GatewayActor:
     make: Any = lambda _: gateway  # noqa: E731 - a fake in place of NodeGateway
-    return gateway_actor.GatewayActor(make, gateway.run_dir)
+    return gateway_actor.GatewayActor(make, gateway.run_dir, has_nodes=False)
 
 
 async def test_a_running_gateway_is_configured_and_not_started_again(

@@ -54,3 +54,12 @@ def test_a_folder_that_cannot_be_made_is_no_failure(
     (tmp_path / "file").touch()
     process_watch.register(str(tmp_path / "file"))
     assert "is not watched" in caplog.text
+
+
+async def test_the_last_process_of_a_folder_knows_that_it_is_the_last(tmp_path: Path) -> None:
+    process_watch.register(str(tmp_path))
+    other = await begin(tmp_path)
+    assert not process_watch.is_last_to_leave(str(tmp_path))
+    other.kill()
+    await other.wait()
+    assert process_watch.is_last_to_leave(str(tmp_path))

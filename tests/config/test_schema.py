@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from meshserve import config
+from meshserve import config, errors
 from meshserve.config import model_schema, schema
 from meshserve.core.interfaces import cluster_control
 
@@ -81,3 +81,28 @@ def test_clients_register_any_file_by_default_only_as_users_of_a_machine_without
     gateway: dict[str, Any], roots: tuple[str, ...]
 ) -> None:
     assert schema.GatewaySection.model_validate(gateway).settings().file_roots == roots
+
+
+@pytest.mark.parametrize(
+    ("placement", "problem"),
+    [
+        (
+            {"labels": {"zone": ""}},
+            r"placement\.labels\.zone: expected a label's value: .*, got ''",
+        ),
+        ({"labels": {"a b": "c"}}, r"placement\.labels\.a b.*: expected a label's name: .*'a b'"),
+        ({"strategy": "random"}, r"placement\.strategy: expected spread or pack, got 'random'"),
+        ({"nodes": 3}, r"placement\.nodes: unknown key"),
+    ],
+)
+def test_a_wrong_placement_is_refused(placement: Any, problem: str) -> None:
+    with pytest.raises(errors.ConfigInvalid, match=problem):
+        config.parse({"pools": {"p": {"placement": placement}}})
+
+
+def test_a_placement_reaches_the_workers() -> None:
+    placement = {"labels": {"zone": "b", "example.com/disk": "ssd"}, "strategy": "pack"}
+    settings = config.parse({"pools": {"p": {"placement": placement}}})
+    worker = settings.pool_settings("p", cluster_control.WorkerCapacity(1, 0)).settings
+    assert worker.labels == (("example.com/disk", "ssd"), ("zone", "b"))
+    assert worker.is_packed

@@ -57,3 +57,13 @@ def test_a_file_that_no_process_of_its_name_holds_means_nothing(tmp_path: Path) 
     (tmp_path / "1").touch()
     (tmp_path / "notes").touch()
     assert living_processes.find_others(tmp_path) == []
+
+
+def test_a_process_that_has_left_is_not_found(tmp_path: Path) -> None:
+    living_processes.register(tmp_path)
+    living_processes.deregister(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", FIND, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+    living_processes.deregister(tmp_path)

@@ -19,6 +19,7 @@ class WorkerSettings:
     """The settings of a worker's process; a worker is replaced when those of its pool change.
 
     `predict_timeout_s` bounds the predictions of models that set no limit, None does not.
+    `labels` are keys and values that a node must have; `is_packed`: on as few nodes as possible.
     """
 
     pool: str = DEFAULT_POOL
@@ -33,6 +34,8 @@ class WorkerSettings:
     queue_max: int = 1000
     isolate: str = "none"
     predict_timeout_s: float | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    is_packed: bool = False
     cache_path: str = ""
     cache_bytes_max: int = 20 << 30
     artifact_bytes_max: int = 10 << 30

@@ -1,0 +1,127 @@
+"""A mesh on three machines, each with an address of its own: see `nodes.py`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests import support
+from tests.cluster import nodes
+from tests.faults import traffic
+
+pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(500)]
+
+logger = logging.getLogger(__name__)
+
+MODELS = 200
+PER_S = 300
+UP_S = 200.0
+LOSS_S = 120.0
+CUT_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def network(short_folder: Any) -> Iterator[nodes.Network]:
+    folder = Path(tempfile.mkdtemp(prefix="n", dir=short_folder))
+    with nodes.network(folder) as started:
+        started.add_all(3)
+        begin_mesh(started)
+        yield started
+
+
+def begin_mesh(network: nodes.Network) -> None:
+    config = {
+        "gateway": {"listen": f"0.0.0.0:{nodes.GATEWAY_PORT}"},
+        "pools": {"default": {"workers": 3, "memory": "1GiB"}},
+        "models": traffic.models(network.folder / "models", MODELS),
+    }
+    path = network.folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    # From a machine that is not the head.
+    words = ("up", path, "--address", network.ray_address, "--detach")
+    network.nodes[1].meshserve(*words, timeout=UP_S)
+
+
+def status(node: nodes.Node) -> Any:
+    return json.loads(node.meshserve("status", "--json", "--endpoint", f"http://{node.listen}"))
+
+
+@contextmanager
+def load(network: nodes.Network, *through: nodes.Node) -> Iterator[dict[str, Any]]:
+    """Traffic through these gateways; what came of it is there when the block has ended."""
+    outcome: dict[str, Any] = {}
+    with network.begin_load(MODELS, PER_S, *(node.listen for node in through)) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "flowing\n"
+        yield outcome
+        said, _ = client.communicate("", timeout=support.WAIT_S)
+    outcome.update(json.loads(said))
+    for listen, flow in outcome.items():
+        logger.info(
+            "%s: %d answered, slowest %.1f s, %d failed",
+            listen,
+            flow["answered"],
+            flow["slowest_s"],
+            len(flow["faults"]),
+        )
+
+
+def assert_all_right(outcome: dict[str, Any], *through: nodes.Node) -> None:
+    for node in through:
+        flow = outcome[node.listen]
+        assert flow["faults"] == []
+        assert flow["answered"] > 0
+
+
+def answered(node: nodes.Node) -> int:
+    return sum(w["requests"] for pool in status(node)["pools"] for w in pool["workers"])
+
+
+def test_any_gateway_reaches_any_worker(network: nodes.Network) -> None:
+    seen = status(network.nodes[0])
+    ids = {gateway["node"] for gateway in seen["gateways"]}
+    assert len(ids) == len(network.nodes)
+    assert {worker["node"] for worker in seen["pools"][0]["workers"]} == ids
+    with load(network, *network.nodes) as outcome:
+        support.wait_until(lambda: answered(network.nodes[0]) > 10 * MODELS, what="traffic")
+    assert_all_right(outcome, *network.nodes)
+    workers = status(network.nodes[0])["pools"][0]["workers"]
+    assert all(worker["requests"] > 0 for worker in workers)
+
+
+def is_whole(network: nodes.Network, count: int) -> bool:
+    seen = status(network.nodes[0])
+    parts = [*seen["pools"][0]["workers"], *seen["gateways"]]
+    return len(seen["gateways"]) == count and all(part["state"] == "ready" for part in parts)
+
+
+def test_a_cut_cable_costs_no_request_of_other_gateways(network: nodes.Network) -> None:
+    *others, cut = network.nodes
+    with load(network, *others) as outcome:
+        before = answered(network.nodes[0])
+        support.wait_until(lambda: answered(network.nodes[0]) > before, what="traffic")
+        cut.cut()
+        # The fault itself takes this time; nothing is waited for.
+        time.sleep(CUT_S)
+        cut.mend()
+        support.wait_until(lambda: is_whole(network, 3), LOSS_S, "all are ready again")
+    assert_all_right(outcome, *others)
+
+
+def test_a_dead_node_costs_no_request_of_other_gateways(network: nodes.Network) -> None:
+    *others, dead = network.nodes
+    with load(network, *others) as outcome:
+        before = answered(network.nodes[0])
+        support.wait_until(lambda: answered(network.nodes[0]) > before, what="traffic")
+        dead.kill()
+        support.wait_until(lambda: is_whole(network, 2), LOSS_S, "its worker is back elsewhere")
+    assert_all_right(outcome, *others)
