@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,9 @@ BASE64_KEY = "b64"
 
 BASE64_ALPHABET = bytes.maketrans(b"-_", b"+/")
 """The table that translates the web-safe base64 alphabet to the standard one (RFC 4648)."""
+
+PIECE_VALUES = 1 << 15
+"""Values that C code converts at once, in a ms or so: meanwhile no other thread runs."""
 
 WORDS = (b"NaN", b"Infinity")
 NULL = re.compile(b"null")
@@ -181,6 +184,10 @@ def _innermost(values: Any) -> list[Any]:
 
 def _convert(elements: list[Any], datatype: str, name: str) -> np.ndarray:
     """Return the values in one dimension, with the datatype's dtype."""
+    if len(elements) > PIECE_VALUES:
+        begins = range(0, len(elements), PIECE_VALUES)
+        pieces = (elements[begin : begin + PIECE_VALUES] for begin in begins)
+        return np.concatenate([_convert(piece, datatype, name) for piece in pieces])
     kind = np.dtype("f4") if datatype == "BF16" else tensors.dtype(datatype)
     accepted, expected = _ACCEPTED[kind.kind]
     # Exact types, because True is an int; and checked in C, because values may be millions.
@@ -283,11 +290,12 @@ def _shown(value: object) -> str:
 def flat_values(array: np.ndarray, datatype: str, name: str) -> Any:
     """Return the elements of an array of any shape, row by row, as one list for `dump`.
 
-    Raises InvalidRequest for bytes that are not text.
+    NaN is null. Raises InvalidRequest for bytes that are not text.
     """
     if array.dtype.kind in "OSU":
-        return [_as_text(element, name) for element in array.flat]
-    return _numbers(array, datatype).ravel()
+        texts = array.reshape(-1)
+        return _by_pieces(texts, lambda piece: [_as_text(text, name) for text in piece], b"null")
+    return _by_pieces(_numbers(array, datatype).ravel(), lambda numbers: numbers, b"null")
 
 
 def nested_values(array: np.ndarray, datatype: str) -> Any:
@@ -296,12 +304,53 @@ def nested_values(array: np.ndarray, datatype: str) -> Any:
     Bytes that are not text become `{"b64": "…"}`.
     """
     if array.dtype.kind in "OSU":
-        texts = np.empty(array.size, object)
-        texts[:] = [_as_text_or_base64(element) for element in array.flat]
-        return texts.reshape(array.shape).tolist()
+        return _by_pieces(array, _nested_texts, b"NaN")
     numbers = _numbers(array, datatype)
     # orjson takes scalars, but no array without dimensions.
-    return numbers if numbers.ndim else numbers[()]
+    return _by_pieces(numbers, lambda piece: piece if piece.ndim else piece[()], b"NaN")
+
+
+def row_values(array: np.ndarray, datatype: str) -> Iterator[Any]:
+    """Yield for each row of an array of any shape but () what `nested_values` returns for it."""
+    if array.dtype.kind not in "OSU":
+        return iter(_numbers(array, datatype))
+    if array.ndim == 1:
+        return map(_as_text_or_base64, array)
+    return (nested_values(row, datatype) for row in array)
+
+
+def join_rows(rows: Iterable[Any], at_once: int) -> Any:
+    """Return the list of the rows for `dump`, written in pieces if they are more than `at_once`."""
+    remaining = iter(rows)
+    pieces = iter(lambda: list(itertools.islice(remaining, at_once)), [])
+    first, second = next(pieces, []), next(pieces, [])
+    return _join(map(dump, itertools.chain([first, second], pieces))) if second else first
+
+
+def _nested_texts(array: np.ndarray) -> Any:
+    texts = np.empty(array.size, object)
+    texts[:] = [_as_text_or_base64(element) for element in array.flat]
+    return texts.reshape(array.shape).tolist()
+
+
+def _by_pieces(array: np.ndarray, convert: Callable[[np.ndarray], Any], nan: bytes) -> Any:
+    """Return the array converted for `dump`; a big one is written here, piece by piece.
+
+    Python's locks are free between the pieces, so that other threads run.
+    """
+    if array.size <= PIECE_VALUES:
+        return convert(array)
+    row_size = math.prod(array.shape[1:])
+    if row_size > PIECE_VALUES:
+        return [_by_pieces(row, convert, nan) for row in array]
+    rows = PIECE_VALUES // row_size
+    pieces = (array[begin : begin + rows] for begin in range(0, len(array), rows))
+    return _join(dump(convert(piece), nan=nan) for piece in pieces)
+
+
+def _join(lists: Iterable[bytes]) -> orjson.Fragment:
+    """Return the JSON of one list with the values of several, none of which is empty."""
+    return orjson.Fragment(b"[%b]" % b",".join([text[1:-1] for text in lists]))
 
 
 def _numbers(array: np.ndarray, datatype: str) -> np.ndarray:

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from meshserve import errors
 from meshserve.core.values import model
 from meshserve.protocol import inference, json_tensors, tensors, v1_open, v1_tables
@@ -140,18 +142,27 @@ def encode_predict(reply: inference.InferReply, predicted: PredictCall) -> bytes
     outputs whose datatypes are not the signature's.
     """
     outputs = inference.checked_outputs(reply)
-    columns = {
-        spec.name: json_tensors.nested_values(array, spec.datatype) for spec, array in outputs
-    }
     is_row_each = reply.signature.has_batch_dimension and all(
         array.shape[:1] == (predicted.rows,) for _, array in outputs
     )
-    # TensorFlow Serving leaves the name of a single output out.
-    if len(columns) == 1:
-        (values,) = columns.values()
-    elif predicted.is_by_rows and is_row_each:
-        rows = zip(*columns.values(), strict=True)
-        values = [dict(zip(columns, row, strict=True)) for row in rows]
+    if len(outputs) > 1 and predicted.is_by_rows and is_row_each:
+        values = _rows(outputs, predicted.rows)
     else:
-        values = columns
+        values = {
+            spec.name: json_tensors.nested_values(array, spec.datatype) for spec, array in outputs
+        }
+        # TensorFlow Serving leaves the name of a single output out.
+        if len(values) == 1:
+            (values,) = values.values()
     return json_tensors.dump({"predictions" if predicted.is_by_rows else "outputs": values})
+
+
+def _rows(outputs: Sequence[tuple[model.TensorSpec, np.ndarray]], rows: int) -> Any:
+    """Return the rows of several outputs for `dump`, each with its values by name."""
+    names = [spec.name for spec, _ in outputs]
+    columns = [json_tensors.row_values(array, spec.datatype) for spec, array in outputs]
+    row_size = sum(array.size for _, array in outputs) // max(1, rows)
+    return json_tensors.join_rows(
+        (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)),
+        json_tensors.PIECE_VALUES // max(1, row_size) or 1,
+    )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshserve import errors
 from meshserve.protocol import json_tensors, tensors
 from tests.protocol import drawn
 
@@ -207,3 +209,44 @@ def test_bytes_that_are_no_text_need_binary_data_or_base64() -> None:
 )
 def test_a_body_that_is_no_object_is_refused(body: bytes, expected: str) -> None:
     assert drawn.refusal(json_tensors.parse_object, body).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (1,), (60,), (3, 20), (20, 3), (1, 60), (2, 5, 6), (12, 5, 1)]
+)
+@pytest.mark.parametrize("kind", ["FP32", "INT64", "BYTES"])
+def test_big_arrays_are_written_as_small_ones(
+    shape: tuple[int, ...], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = math.prod(shape)
+    array = np.arange(size).astype(tensors.DTYPES[kind]).reshape(shape)
+    if kind == "BYTES":
+        array = np.array([b"null", b"\xc3\xa9", b'"'] * 20, object)[:size].reshape(shape)
+    if kind == "FP32" and size > 3:
+        array.reshape(-1)[:3] = np.nan, np.inf, -np.inf
+
+    def written() -> list[bytes]:
+        flat = json_tensors.dump(json_tensors.flat_values(array, kind, "y"), nan=b"null")
+        nested = json_tensors.dump(json_tensors.nested_values(array, kind))
+        rows = json_tensors.join_rows(json_tensors.row_values(array, kind), 7) if shape else []
+        return [flat, nested, json_tensors.dump(rows)]
+
+    expected = written()
+    for values in (2, 5, 7, 59):
+        monkeypatch.setattr(json_tensors, "PIECE_VALUES", values)
+        assert written() == expected
+
+
+def test_big_lists_are_read_as_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    lists: list[tuple[list[Any], str]] = [
+        ([1.5, None, 2] * 5, "FP32"),
+        ([1, 2**63, 3] * 5, "UINT64"),
+        (["a", {"b64": "YQ"}, ""] * 5, "BYTES"),
+        ([1.5, 2, -3] * 5, "BF16"),
+    ]
+    expected = [json_tensors.to_array([values], kind, "x") for values, kind in lists]
+    monkeypatch.setattr(json_tensors, "PIECE_VALUES", 4)
+    for (values, kind), array in zip(lists, expected, strict=True):
+        assert drawn.is_same(json_tensors.to_array([values], kind, "x"), array)
+    with pytest.raises(errors.InvalidRequest, match="out of the range of UINT8"):
+        json_tensors.to_array([1] * 14 + [256], "UINT8", "x")

@@ -24,6 +24,8 @@ TRACE_LINES = 60
 BATCH = 10
 """Seeds in one process. Nothing that a seed has left undone is cleaned up, so memory grows."""
 
+PROCESSES = os.cpu_count() or 1
+
 HASH_SEED = "PYTHONHASHSEED"
 
 
@@ -77,19 +79,32 @@ def simulate_batch(seeds: range, folder: Path, lines: int) -> Counter[str]:
     return total
 
 
-def in_another_process(seeds: range, folder: Path, lines: int) -> Counter[str]:
-    """Simulate seeds in a process of their own, and return what was simulated."""
-    result = folder / f"{seeds[0]}.json"
-    pid = os.fork()
-    if not pid:
-        try:
-            result.write_text(json.dumps(simulate_batch(seeds, folder, lines)))
-        finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
-    if not result.exists():
-        return Counter(seeds=len(seeds), failed=len(seeds))
-    return Counter(json.loads(result.read_text()))
+def in_other_processes(batches: list[range], folder: Path, lines: int) -> Counter[str]:
+    """Simulate each batch in a process of its own, and return what was simulated."""
+    pids: dict[int, range] = {}
+    total: Counter[str] = Counter()
+    waiting = list(reversed(batches))
+    while waiting or pids:
+        while waiting and len(pids) < PROCESSES:
+            seeds = waiting.pop()
+            sys.stdout.flush()
+            pid = os.fork()
+            if not pid:
+                try:
+                    figures = simulate_batch(seeds, folder, lines)
+                    (folder / f"{seeds[0]}.json").write_text(json.dumps(figures))
+                finally:
+                    os._exit(0)
+            pids[pid] = seeds
+        ended, _ = os.wait()
+        seeds = pids.pop(ended)
+        result = folder / f"{seeds[0]}.json"
+        if result.exists():
+            total += Counter(json.loads(result.read_text()))
+        else:
+            print(f"the process of the seeds {seeds[0]} to {seeds[-1]} died")
+            total += Counter(seeds=len(seeds), failed=len(seeds))
+    return total
 
 
 def main(first: int, last: int) -> int:
@@ -98,11 +113,11 @@ def main(first: int, last: int) -> int:
     logging.basicConfig(stream=sys.stdout, level=logging.WARNING if is_one else logging.CRITICAL)
     lines = 0 if is_one else TRACE_LINES
     began_s = time.perf_counter()
-    total: Counter[str] = Counter()
+    batches = [
+        range(begin, min(begin + BATCH, last + 1)) for begin in range(first, last + 1, BATCH)
+    ]
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        for begin in range(first, last + 1, BATCH):
-            seeds = range(begin, min(begin + BATCH, last + 1))
-            total += in_another_process(seeds, Path(folder), lines)
+        total = in_other_processes(batches, Path(folder), lines)
     print(f"{dict(sorted(total.items()))} in {time.perf_counter() - began_s:.1f} s")
     return total["failed"]
 

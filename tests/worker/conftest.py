@@ -58,6 +58,6 @@ async def http(pool_worker: worker.PoolWorker) -> AsyncIterator[httpx.AsyncClien
     """A client of the worker's Unix socket, which Envoy uses too."""
     transport = httpx.AsyncHTTPTransport(uds=pool_worker.address.socket_path)
     async with httpx.AsyncClient(
-        transport=transport, base_url="http://worker", timeout=20
+        transport=transport, base_url="http://worker", timeout=60
     ) as client:
         yield client

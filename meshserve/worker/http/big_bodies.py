@@ -20,6 +20,7 @@ import numpy as np
 
 from meshserve import errors
 from meshserve.protocol import compression, http_protocol, inference
+from meshserve.worker.http import body_pickles
 
 R = TypeVar("R")
 
@@ -79,6 +80,12 @@ class BigBodies:
             self._process_starter, _run_in_process, function, arguments
         )
 
+    def free_soon(self, arrays: list[np.ndarray]) -> None:
+        """Free arrays of any shape in a thread, so that others run meanwhile; empty the list."""
+        # Not at once: whatever has just used them, as an exception's frames, must let them go.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self._threads.submit, body_pickles.free, arrays)
+
 
 def _run_in_process(function: Callable[..., R], arguments: Sequence[object]) -> R:
     # Files in memory, because reading and writing them lets other threads run.
@@ -112,7 +119,7 @@ def run_order() -> None:
         result = function(*arguments)
     except errors.MeshError as raised:
         error = raised
-    pickle.dump((error, result), sys.stdout.buffer, pickle.HIGHEST_PROTOCOL)
+    body_pickles.write((error, result), sys.stdout.buffer)
 
 
 def answer_work(reply: inference.InferReply) -> tuple[int, inference.InferReply]:

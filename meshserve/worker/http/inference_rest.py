@@ -34,6 +34,9 @@ VERBS = ("predict", "classify", "regress", "explain")
 
 READING = ("GET", "HEAD")
 
+BIG_BYTES = big_bodies.THREAD_BYTES_MIN
+"""Arrays beyond this size are freed in a thread."""
+
 Decoded = rest.RestCall | v1.PredictCall
 Encoded = TypeVar("Encoded")
 
@@ -97,10 +100,15 @@ class InferenceRest:
             )
         call = rest_call.call
         call.model, call.version, call.headers = name, version, request.headers
-        reply = await self._reply(call, request.expires_s)
         if call.classes:
+            reply = await self._reply(call, request.expires_s)
             reply = classification.apply(reply, call.classes)
-        headers, body = await self._encode(reply, rest.encode_infer, rest_call)
+            headers, body = await self._encode(reply, rest.encode_infer, rest_call)
+        else:
+            # No variable here, for nobody else has the arrays when they are freed.
+            headers, body = await self._encode(
+                await self._reply(call, request.expires_s), rest.encode_infer, rest_call
+            )
         return 200, headers, body
 
     async def _encode(
@@ -110,11 +118,21 @@ class InferenceRest:
         # The inputs are as large as the body was, and no answer needs them.
         decoded.call.inputs, decoded.call.source, decoded.call.headers = {}, None, ()
         size_bytes, reply = big_bodies.answer_work(reply)
-        return await self._bodies.run(size_bytes, function, reply, decoded)
+        try:
+            return await self._bodies.run(size_bytes, function, reply, decoded)
+        finally:
+            if size_bytes >= big_bodies.THREAD_BYTES_MIN:
+                self._bodies.free_soon(list(reply.outputs.values()))
 
     async def _reply(self, call: inference.InferCall, expires_s: float) -> inference.InferReply:
-        outcome = self._host.infer(call, expires_s)
-        return outcome if isinstance(outcome, inference.InferReply) else await outcome
+        inputs = call.inputs
+        try:
+            outcome = self._host.infer(call, expires_s)
+            return outcome if isinstance(outcome, inference.InferReply) else await outcome
+        finally:
+            big = [tensor.array for tensor in inputs.values() if tensor.array.nbytes > BIG_BYTES]
+            if big:
+                self._bodies.free_soon(big)
 
     async def _metadata(
         self, name: str, version: str, request: worker_app.InferenceRequest
@@ -221,8 +239,10 @@ class InferenceRest:
         # The version whose signature decoded the request must also answer it.
         predicted.call.model, predicted.call.version = name, description.id.version
         predicted.call.headers = request.headers
-        reply = await self._reply(predicted.call, request.expires_s)
-        return 200, JSON_HEADERS, await self._encode(reply, v1.encode_predict, predicted)
+        answered = await self._encode(
+            await self._reply(predicted.call, request.expires_s), v1.encode_predict, predicted
+        )
+        return 200, JSON_HEADERS, answered
 
 
 def _work_bytes(body: bytes, headers: Sequence[http_protocol.Header]) -> int:

@@ -147,6 +147,7 @@ BODIES = {
     "numbers": v2_body(",".join(["1"] * (BIG // 2))),
     "one long text": v2_body('"' + "x" * BIG + '"', "BYTES"),
     "lists in lists": v2_body("[" * 500 + "1" + "]" * 500 + ",[1]" * (BIG // 4)),
+    "texts": v2_body(",".join(['"a"'] * (BIG // 4)), "BYTES"),
     "objects": b'{"inputs":[' + b"{}," * (BIG // 3) + b"{}]}",
     "not JSON": b'{"inputs":[' + b"[1]," * (BIG // 4),
 }
