@@ -8,17 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from meshserve import errors
+from meshserve import config, errors
 from meshserve.cli import (
     config_commands,
     connection,
     llm_tables,
+    log_commands,
     manifest,
     models,
     tables,
     terminal,
     top,
 )
+from meshserve.launch import mesh_file
 
 # These modules import Ray, or numpy and gRPC, which takes a second or more. They are imported when
 # their command is called, so that every other command starts in a fraction of that time.
@@ -94,11 +96,14 @@ def status(as_json: connection.AsJson = False, endpoint: connection.Endpoint = N
         return terminal.print_json(answer)
     out = terminal.out()
     out.print(tables.status(answer, client.endpoint, out.width))
+    if not endpoint:
+        out.print(f"logs: {mesh_file.logs_dir(config.home())}", style="dim", soft_wrap=True)
     return out.print(llm_tables.llms(answer["llms"], out.width)) if answer["llms"] else None
 
 
 # Registered in the order in which `meshserve --help` should list them.
 app.command("top")(top.top)
+app.command("logs")(log_commands.logs)
 app.add_typer(models.app, name="models")
 app.command("infer", help="Send one prediction to a model and print what it answers.")(late)
 app.command("schema")(config_commands.schema)

@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -23,6 +23,8 @@ from meshserve.launch import detach, lifecycle, mesh_file, secret_file
 
 # -P, because the folder in which a mesh is started must give it no modules.
 PROGRAM = (sys.executable, "-P", "-m", "meshserve.cli")
+
+LOG_FORMAT = "MESHSERVE_LOG_FORMAT"
 
 NONE_IS_RUNNING = 3
 """Exit code of `down` where no mesh is to be ended, for scripts that must know."""
@@ -48,10 +50,14 @@ def up(
     is_verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Plain lines, with everything that is logged.")
     ] = False,
+    log_format: Annotated[
+        Literal["text", "json"] | None,
+        typer.Option(envvar=LOG_FORMAT, help="In place of the configuration's `logging.format`."),
+    ] = None,
 ) -> None:
     """Bring a mesh up, or apply a changed configuration to the one that runs."""
     # First, so that a mistake in the file changes and starts nothing.
-    settings = config_commands.load(file)
+    settings = _with_log_format(config_commands.load(file), log_format)
     if is_verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     out = terminal.out()
@@ -65,6 +71,15 @@ def up(
         _print_ready(out, endpoint, settings, f"`{_down_command(settings)}` drains and ends it.")
     else:
         _serve(settings, file, address, is_verbose)
+
+
+def _with_log_format(settings: config.Config, log_format: str | None) -> config.Config:
+    if log_format is None:
+        return settings
+    # For the process of a detached mesh, which reads the file itself.
+    os.environ[LOG_FORMAT] = log_format
+    changed = settings.logging.model_copy(update={"format": log_format})
+    return settings.model_copy(update={"logging": changed})
 
 
 def _serve(settings: config.Config, file: Path, address: str | None, is_plain: bool) -> None:
@@ -114,7 +129,8 @@ def _print_ready(out: Console, endpoint: str, settings: config.Config, ending: s
             style="yellow",
             soft_wrap=True,
         )
-    out.print(f"\n{ending}", style="dim")
+    out.print(f"\nlogs: {mesh_file.logs_dir(settings.state_dir)}", style="dim", soft_wrap=True)
+    out.print(ending, style="dim")
 
 
 def _has_default_home(settings: config.Config) -> bool:
@@ -132,6 +148,8 @@ def _next_commands(endpoint: str, settings: config.Config) -> list[str]:
     # Other commands find a mesh by themselves only in the default state directory.
     option = "" if _has_default_home(settings) else f" --endpoint {endpoint}"
     commands = [f"meshserve status{option}", f"meshserve models list{option}"]
+    if _has_default_home(settings):
+        commands.append("meshserve logs --follow")
     if settings.models:
         commands.append(f"curl {endpoint}/v2/models/{settings.models[0].name}")
     if settings.llms:

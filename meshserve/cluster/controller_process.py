@@ -12,6 +12,7 @@ from typing import Any
 from meshserve.cluster import actor_process
 from meshserve.control import control_plane
 from meshserve.core.values import model
+from meshserve.logs import log_files
 from meshserve.protocol import asgi_server, guarded_app, sockets
 from meshserve.worker.models import run_journal
 
@@ -32,7 +33,7 @@ class ControllerPlan:
     document: str
     registry_url: str
     state_dir: str
-    logs_dir: str
+    logs: log_files.LogPlan
     run_dir: str
     secret: str = field(default="", repr=False)
     owner_key: str = field(default="", repr=False)

@@ -36,6 +36,7 @@ def from_config(
         aliases=tuple(alias for entry in settings.models for alias in entry.desired_aliases()),
         repositories=tuple(entry.settings() for entry in settings.repositories),
         llms=tuple(entry.spec_on(capacity) for entry in settings.llms),
+        logs=settings.logging.settings(),
         document=orjson.dumps(config.document(settings)).decode(),
     )
 

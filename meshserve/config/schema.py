@@ -131,6 +131,20 @@ class PlacementSection(fields.Section):
     `pack`: on as few as possible, so that others stay free."""
 
 
+class LoggingSection(fields.Section):
+    """What the mesh writes to `logs` in `state_dir`. Changes count from the next start on."""
+
+    format: Literal["text", "json"] = "text"
+    """`text` for people; `json` has one object a line, for programs that collect logs."""
+    access_log: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of requests that get a line in `access.log`: 0 none, 0.01 one of a hundred, 1 all.
+    Which ones is left to chance."""
+
+    def settings(self) -> desired.LogSettings:
+        """Return the core's value."""
+        return desired.LogSettings(self.format, self.access_log)
+
+
 class PoolSection(fields.Section):
     """Workers that hold many small models."""
 
@@ -227,6 +241,8 @@ class Config(fields.Section):
     """The disk that fetched artifacts may use."""
     ray: RaySection = RaySection()
     """The Ray cluster of a mesh on one machine."""
+    logging: LoggingSection = LoggingSection()
+    """The mesh's log files."""
     pools: Pools = {}  # noqa: RUF012 - pydantic copies it
     """Groups of workers by name. The one named `default` always exists."""
     models: tuple[model_schema.ModelSection, ...] = ()

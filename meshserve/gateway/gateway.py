@@ -27,13 +27,14 @@ class NodeGateway:
         *,
         guardian_pid: int | None = None,
         secret: str = "",
+        logs: gateway_paths.GatewayLogs | None = None,
     ) -> None:
         """`secret` is sent to the servers of the mesh, if they ask for one.
 
         Without a guardian Envoy ends with this process.
         """
         self._secret = secret
-        self._layout = gateway_paths.GatewayPaths(run_dir)
+        self._layout = gateway_paths.GatewayPaths(run_dir, logs)
         self._envoy = envoy_process.EnvoyProcess(self._layout, envoy_concurrency, guardian_pid)
         self._sidecar = sidecar.Sidecar(self._layout, self._envoy.admin, secret)
         self._state = "stopped"
@@ -116,7 +117,7 @@ class NodeGateway:
         self._state, self._follower = "stopped", None
 
     def _files(self, snap: snapshots.GatewaySnapshot) -> dict[str, str]:
-        return envoy_config.files(snap, self._layout.run_dir, self._secret)
+        return envoy_config.files(snap, self._layout.run_dir, self._secret, self._layout.logs)
 
     async def _follow(self) -> None:
         while True:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from meshserve import config, errors, logs
+from meshserve import config, errors
 from meshserve.cluster import controller_process, ray_cluster
 from meshserve.control import control_plane
 from meshserve.core.interfaces import llm_engine
 from meshserve.core.values import desired, llm_spec, model
 from meshserve.gateway import gateway
+from meshserve.gateway.envoy import gateway_paths
 from meshserve.llm import engine_lookup, llm_server
+from meshserve.logs import log_files
 from meshserve.registry import sql_registry
 from meshserve.storage import (
     artifact_store,
@@ -42,35 +45,46 @@ class CacheLimits(NamedTuple):
     artifact_bytes_max: int
 
 
-def _begin_process(logs_dir: str, name: str) -> None:
-    """Let only this user read what the process writes, its log first."""
+def _begin_process(
+    plan: log_files.LogPlan, name: str, level: int = logging.WARNING, others: tuple[str, ...] = ()
+) -> None:
+    """Let only this user read what the process writes, its log first.
+
+    `level` is that of libraries; `others` are logs of other programs that are to be kept short.
+    """
     # On a Ray that we joined, the cluster's own mask holds, which may let everybody read.
     os.umask(PRIVATE_UMASK)
-    logs.to_file(logs_dir, name)
+    handler = log_files.to_file(plan, name, *others)
+    if plan.takes_output:
+        log_files.take_output(handler, level)
 
 
 def build_worker(
-    logs_dir: str, address: model.ServerAddress, settings: desired.WorkerSettings
+    logs: log_files.LogPlan, address: model.ServerAddress, settings: desired.WorkerSettings
 ) -> worker.PoolWorker:
     """Build a pool worker with its artifact cache."""
-    _begin_process(logs_dir, address.id)
+    # What a model logs as information is its owner's to see.
+    _begin_process(logs, address.id, logging.INFO)
     cache = artifact_store.ArtifactStore(
         settings.cache_path, settings.cache_bytes_max, settings.artifact_bytes_max
     )
     return worker.PoolWorker(address, settings, cache)
 
 
-def build_gateway(logs_dir: str, secret: str, run_dir: str) -> gateway.NodeGateway:
+def build_gateway(logs: log_files.LogPlan, secret: str, run_dir: str) -> gateway.NodeGateway:
     """Build the gateway of one node, which sends the mesh's secret to all servers of the mesh."""
     # Each node has a folder of its own on a cluster that has others, which may share their files.
-    _begin_process(logs_dir, f"gateway-{Path(run_dir).name}" if secret else "gateway")
+    suffix = f"-{Path(run_dir).name}" if secret else ""
+    is_json = logs.form == "json"
+    envoys = gateway_paths.GatewayLogs(logs.folder, logs.access, is_json=is_json, suffix=suffix)
+    _begin_process(logs, f"gateway{suffix}", others=envoys.files)
     # The raylet, which is the parent of all actors: Envoy serves on without the gateway's process,
     # but not without the node's.
-    return gateway.NodeGateway(run_dir, guardian_pid=os.getppid(), secret=secret)
+    return gateway.NodeGateway(run_dir, guardian_pid=os.getppid(), secret=secret, logs=envoys)
 
 
 async def build_llm_server(
-    logs_dir: str,
+    logs: log_files.LogPlan,
     cache: CacheLimits,
     address: model.ServerAddress,
     spec: llm_spec.LlmSpec,
@@ -80,7 +94,7 @@ async def build_llm_server(
 
     Raises LoadFailed if they cannot be fetched or the engine does not exist.
     """
-    _begin_process(logs_dir, address.id.replace("/", "-")[-LOG_NAME_MAX:])
+    _begin_process(logs, address.id.replace("/", "-")[-LOG_NAME_MAX:])
     # Looked up before anything is fetched: a misspelt engine must not cost a download.
     make_engine = engine_lookup.find(spec.runtime)
     # Opened only if something is fetched: local weights and Hugging Face's need no cache.
@@ -158,15 +172,15 @@ def build_control_plane(
     plan: controller_process.ControllerPlan,
 ) -> controller_process.HostedControlPlane:
     """Build the control plane with its registry, its repository watch and its port to Ray."""
-    _begin_process(plan.logs_dir, "controller")
+    _begin_process(plan.logs, "controller")
     settings = config.parse(json.loads(plan.document))
     cache = CacheLimits(
         str(settings.cache_path), settings.cache.size, settings.cache.artifact_bytes_max
     )
     makers = ray_cluster.Makers(
-        worker=functools.partial(build_worker, plan.logs_dir),
-        gateway=functools.partial(build_gateway, plan.logs_dir, plan.secret),
-        replica=functools.partial(build_llm_server, plan.logs_dir, cache),
+        worker=functools.partial(build_worker, plan.logs),
+        gateway=functools.partial(build_gateway, plan.logs, plan.secret),
+        replica=functools.partial(build_llm_server, plan.logs, cache),
         run_dir=plan.run_dir,
         secret=plan.secret,
     )

@@ -32,7 +32,7 @@ def _start_process(state_dir: Path, config_path: str) -> str:
     # Before the log is opened, which may be that of the process that holds the directory.
     state_lock.refuse_if_held(state_dir)
     # A Ray cluster of our own ends with the process that started it, so this one must stay.
-    log = state_dir / "logs" / "up.log"
+    log = mesh_file.logs_dir(state_dir) / "up.log"
     os.umask(compose.PRIVATE_UMASK)
     with state_lock.telling_the_folder(state_dir):
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,14 @@ END_S = 10.0
 
 POLL_S = 0.02
 
+LOGS = "logs"
+"""A link in the run directory to the folder of logs, in which Ray's are kept: a program that is
+killed tells nothing else of its end."""
+
+RAYS_LOGS = ("gcs_server*", "raylet*", "python-core-worker*")
+LOG_BYTES_MAX = 256 << 10
+LOGS_MAX = 100
+
 MARK = "MESHSERVE_RUN_DIR"
 """The environment variable by which a mesh's processes are known: all of them inherit it."""
 
@@ -62,8 +70,28 @@ def remove(run_dir: Path, *folders: Path) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(POLL_S)
+    with contextlib.suppress(OSError):
+        _keep_rays_logs(run_dir)
     for folder in (run_dir, *folders):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep_rays_logs(run_dir: Path) -> None:
+    """Copy the ends of Ray's newest logs to `ray` in the folder of logs, in place of older ones."""
+    if not (run_dir / LOGS).is_dir():
+        return
+    found_logs = [
+        path
+        for pattern in RAYS_LOGS
+        for path in run_dir.glob(f"ray/session_[0-9]*/logs/{pattern}")
+        if path.stat().st_size
+    ]
+    newest = sorted(found_logs, key=lambda path: path.stat().st_mtime)[-LOGS_MAX:]
+    target = run_dir / LOGS / "ray"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(mode=0o700)
+    for path in newest:
+        (target / path.name).write_bytes(path.read_bytes()[-LOG_BYTES_MAX:])
 
 
 def _marked(run_dir: Path) -> list[int]:

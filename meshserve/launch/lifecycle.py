@@ -26,6 +26,7 @@ from meshserve.launch import (
     start_status,
     state_lock,
 )
+from meshserve.logs import log_files
 from meshserve.protocol import mesh_status
 from meshserve.worker.models import run_journal
 
@@ -114,7 +115,7 @@ def up(
             # Nodes of another cluster may have what this one lacks.
             start_checks.check(settings)
         run_dir = start_checks.make_run_dir(has_ray=address is None)
-        _own(stack, run_dir, has_ray=address is None)
+        _own(stack, run_dir, mesh_file.logs_dir(settings.state_dir), has_ray=address is None)
         try:
             controller = _start_controller(settings, run_dir, address, report)
         except BaseException:
@@ -133,14 +134,16 @@ def up(
     return mesh
 
 
-def _own(stack: contextlib.ExitStack, run_dir: Path, *, has_ray: bool) -> None:
+def _own(stack: contextlib.ExitStack, run_dir: Path, logs_dir: Path, *, has_ray: bool) -> None:
     """Have the folder removed with the stack; with a Ray of its own, what its processes leave too.
 
-    This is done even if this process is killed.
+    This is done even if this process is killed. The ends of Ray's logs are kept in `logs_dir`.
     """
     if not has_ray:
         stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
         return
+    logs_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / leftovers.LOGS).symlink_to(logs_dir)
     journals = run_journal.folder(str(run_dir / "run"))
     stack.callback(leftovers.end_guard, leftovers.begin_guard(run_dir, journals))
     stack.callback(leftovers.remove, run_dir, journals)
@@ -167,7 +170,12 @@ def _controller_plan(
         document=json.dumps(config.document(settings)),
         registry_url=settings.registry_url,
         state_dir=str(settings.state_dir),
-        logs_dir=str(settings.state_dir / "logs"),
+        logs=log_files.LogPlan(
+            str(mesh_file.logs_dir(settings.state_dir)),
+            settings.logging.format,
+            takes_output=True,
+            access=settings.logging.access_log,
+        ),
         # The controller removes its folder when it ends. A Ray of our own, whose files are in
         # `run_dir` too, ends after it.
         run_dir=str(run_dir if is_joined else run_dir / "run"),

@@ -25,6 +25,11 @@ class MeshFile(NamedTuple):
     address: str = ""
 
 
+def logs_dir(state_dir: Path) -> Path:
+    """Return the folder of the logs of the mesh's processes."""
+    return state_dir / "logs"
+
+
 def write(state_dir: Path, mesh: MeshFile) -> None:
     """Write the file; a concurrent reader sees the old content or the new one."""
     path = state_dir / NAME

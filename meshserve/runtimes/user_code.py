@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from meshserve import errors
+from meshserve.logs import run_context
 from meshserve.runtimes import files, user_loop
 
 T = TypeVar("T")
@@ -136,6 +137,7 @@ class UserCode:
 
     def module(self) -> ModuleType:
         """Execute and return the module. Raises LoadFailed."""
+        run_context.claim(self._name)
         if self._installed:
             return self._imported(self._installed)
         if self._is_part:
@@ -161,6 +163,7 @@ class UserCode:
         """Drop the module, those that it imported from its folder, and its event loop."""
         # Before the modules go, because its coroutines may still import some.
         self._loop.close()
+        run_context.disown(self._name)
         # Of a copy, which is made at once: other threads import modules meanwhile.
         for name in list(sys.modules):
             if name == self._name or name.startswith(f"{self._name}."):

@@ -42,6 +42,9 @@ class FakeLaunch:
     def find_running(self, _state_dir: Any) -> Any:
         return self.running
 
+    def logs_dir(self, state_dir: Path) -> Path:
+        return state_dir / "logs"
+
     def client_endpoint(self, listen: str) -> str:
         return f"http://{listen}"
 
@@ -165,7 +168,19 @@ def test_a_wrong_engine_argument_starts_nothing(
 def test_up_detached(launch: Any, run: conftest.Run) -> None:
     done = run("up", "c.yaml", "--detach")
     assert launch.calls == [("detach", "c.yaml", None)]
-    assert done.stdout.splitlines()[-1] == "`meshserve down` drains and ends it."
+    logs, ending = done.stdout.splitlines()[-2:]
+    assert ending == "`meshserve down` drains and ends it."
+    assert logs.startswith("logs: ")
+    assert logs.endswith("/logs")
+
+
+def test_a_detached_mesh_logs_in_the_form_of_the_command_line(
+    launch: Any, run: conftest.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(up_down.LOG_FORMAT, "text")
+    assert run("up", "c.yaml", "-d", "--log-format", "json").exit_code == 0
+    assert (os.environ[up_down.LOG_FORMAT], launch.calls[0][0]) == ("json", "detach")
+    assert run("up", "c.yaml", "--log-format", "xml").exit_code == 2
 
 
 def test_a_second_up_applies_the_difference(

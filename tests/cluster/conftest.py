@@ -14,6 +14,7 @@ import pytest
 from meshserve.cluster import ray_cluster, session
 from meshserve.core.values import desired, model
 from meshserve.launch import compose
+from meshserve.logs import log_files
 from tests import support
 from tests.cluster import engines
 from tests.contracts import cluster as contract
@@ -56,7 +57,7 @@ def settings(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def makers(run_dir: str, tmp_path: Path) -> Any:
-    logs = str(tmp_path / "logs")
+    logs = log_files.LogPlan(str(tmp_path / "logs"))
     return ray_cluster.Makers(
         worker=functools.partial(compose.build_worker, logs),
         gateway=functools.partial(compose.build_gateway, logs, SECRET),

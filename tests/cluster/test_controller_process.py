@@ -15,6 +15,7 @@ import pytest
 
 from meshserve import errors
 from meshserve.cluster import controller_actor, controller_process
+from meshserve.logs import log_files
 from tests import support
 from tests.cluster import controllers
 
@@ -35,7 +36,7 @@ def plan(run_dir: str, tmp_path: Path) -> Any:
             json.dumps(document),
             registry_url,
             str(tmp_path),
-            str(tmp_path),
+            log_files.LogPlan(str(tmp_path)),
             f"{run_dir}/c",
         )
 

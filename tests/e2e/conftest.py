@@ -36,6 +36,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 @pytest.fixture(scope="session")
 def mesh(models: Models) -> Iterator[running.Mesh]:
     document = {
+        "logging": {"access_log": 1},
         "gateway": {"request_bytes_max": REQUEST_BYTES_MAX},
         "pools": {
             "default": {"workers": 2, "memory": "1GiB"},

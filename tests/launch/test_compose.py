@@ -7,6 +7,7 @@ import pytest
 from meshserve import errors
 from meshserve.core.values import llm_spec, model
 from meshserve.launch import compose
+from meshserve.logs import log_files
 from meshserve.storage import artifact_store, llm_weights
 
 NO_CACHE = compose.CacheLimits("/none", 1, 1)
@@ -40,7 +41,9 @@ async def test_an_llm_server_has_its_engine_and_adapters(tmp_path: Path) -> None
     adapter = llm_spec.Adapter("sql", "hf://org/sql")
     spec = llm_spec.LlmSpec("tiny", "/models/tiny", adapters=(adapter,))
     address = model.ServerAddress("tiny/0", str(tmp_path))
-    server = await compose.build_llm_server(str(tmp_path), NO_CACHE, address, spec, "mp")
+    server = await compose.build_llm_server(
+        log_files.LogPlan(str(tmp_path)), NO_CACHE, address, spec, "mp"
+    )
     assert server.engine.__class__.__name__ == "VllmEngine"
     assert server._order.spec == spec
     assert server._order.model_path == "/models/tiny"
@@ -52,11 +55,13 @@ async def test_an_unknown_engine_fails_before_anything_is_fetched(tmp_path: Path
     spec = llm_spec.LlmSpec("tiny", "s3://bucket/tiny", runtime="vlm")
     address = model.ServerAddress("tiny/0", str(tmp_path))
     with pytest.raises(errors.LoadFailed, match="engine 'vlm' does not exist; there are: vllm"):
-        await compose.build_llm_server(str(tmp_path), NO_CACHE, address, spec, "mp")
+        await compose.build_llm_server(
+            log_files.LogPlan(str(tmp_path)), NO_CACHE, address, spec, "mp"
+        )
 
 
 async def test_a_server_starts_with_the_weights_of_its_spec_alone(tmp_path: Path) -> None:
-    folder, logs = tmp_path / "model", str(tmp_path / "logs")
+    folder, logs = tmp_path / "model", log_files.LogPlan(str(tmp_path / "logs"))
     folder.mkdir()
     (folder / "model.bin").write_text("weights")
     spec = llm_spec.LlmSpec("a", str(folder), weights=await llm_weights.identify(str(folder)))
@@ -72,7 +77,9 @@ async def test_a_server_starts_with_the_weights_of_its_spec_alone(tmp_path: Path
 async def test_the_commit_at_hugging_face_is_ordered(tmp_path: Path) -> None:
     spec = llm_spec.LlmSpec("tiny", "hf://org/tiny", weights=llm_spec.Weights("commit c0ffee"))
     address = model.ServerAddress("tiny/0", str(tmp_path))
-    server = await compose.build_llm_server(str(tmp_path), NO_CACHE, address, spec, "mp")
+    server = await compose.build_llm_server(
+        log_files.LogPlan(str(tmp_path)), NO_CACHE, address, spec, "mp"
+    )
     assert server._order.commit == "c0ffee"
 
 

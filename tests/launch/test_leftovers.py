@@ -51,6 +51,25 @@ def test_processes_of_the_folder_are_killed_and_the_folders_removed(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_ends_of_rays_logs_are_kept(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "LOG_BYTES_MAX", 4)
+    kept, session = tmp_path / "state" / "logs", run_dir / "ray" / "session_2026" / "logs"
+    session.mkdir(parents=True)
+    (run_dir / "ray" / "session_latest").symlink_to("session_2026")
+    for name, text in {"raylet.out": "long end", "raylet.err": "", "other.log": "x"}.items():
+        (session / name).write_text(text)
+    (kept / "ray").mkdir(parents=True)
+    (kept / "ray" / "older.log").write_text("of the mesh before")
+    (run_dir / leftovers.LOGS).symlink_to(kept)
+    leftovers.remove(run_dir)
+    assert {path.name: path.read_text() for path in (kept / "ray").iterdir()} == {
+        "raylet.out": " end"
+    }
+    assert not run_dir.exists()
+
+
 def test_a_killed_process_has_its_leftovers_removed(
     run_dir: Path, user: subprocess.Popen[bytes]
 ) -> None:

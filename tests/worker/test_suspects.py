@@ -69,7 +69,7 @@ async def begin(hosting: Hosting, storage: helpers.FakeStorage) -> AsyncIterator
 
     yield make
     # Copies whose processes have died are freed in threads.
-    await support.wait_until_async(lambda: not hosts[0]._effects._tasks)
+    await support.wait_until_async(lambda: not hosts[0]._effects._tasks._running)
     hosts[0].residency.check()
 
 

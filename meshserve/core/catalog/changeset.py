@@ -264,6 +264,9 @@ def _settings(before: desired.Desired, after: desired.Desired) -> Iterator[str]:
     )
     yield from _llms(before, after)
     yield from _gateway(before.gateway, after.gateway)
+    if before.logs != after.logs:
+        # Each process has opened its log in the old form, and Envoy would close its connections.
+        yield "logging changed: it counts from the next start of the mesh on"
     old, new = (
         {repository.place: repository for repository in config.repositories}
         for config in (before, after)

@@ -80,6 +80,14 @@ class GatewaySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LogSettings:
+    """The form of all logs, and the share of requests with a line in the access log."""
+
+    form: str = "text"
+    access: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class RepositorySettings:
     """A folder or bucket all of whose models are served; `place` is its path or URI."""
 
@@ -122,6 +130,7 @@ class Desired:
     aliases: tuple[DesiredAlias, ...] = ()
     repositories: tuple[RepositorySettings, ...] = ()
     llms: tuple[llm_spec.LlmSpec, ...] = ()
+    logs: LogSettings = LogSettings()
     # A document and not these values: a later version of meshserve reads it with its own defaults.
     document: str = ""
 

@@ -36,6 +36,9 @@ class ModelStats:
     `last_ms` is the Unix time of the last answer in ms. `joins_stopped` counts copies whose
     requests are joined no more, because a joined run gave another answer. `saturated_s` is the
     time in which more requests waited than the next run could take, since the last report.
+    `failures_by_kind` are by class names of errors, None before the first. `last_error` is what the
+    model's code raised last, at the Unix time `last_error_ms`. `quiet_until_s` (on the monotonic
+    clock) and `untold` bound the log's lines of that.
     """
 
     success: DurationStat = field(default_factory=DurationStat)
@@ -47,12 +50,24 @@ class ModelStats:
     rows: int = 0
     last_ms: int = 0
     batches: dict[int, DurationStat] = field(default_factory=dict)
+    # Most models never fail, and an empty dict for each of them takes memory.
+    failures_by_kind: dict[str, int] | None = None
+    last_error: str = ""
+    last_error_ms: int = 0
+    quiet_until_s: float = 0.0
+    untold: int = 0
 
     def record_answer(self, rows: int, took_s: float, at_s: float) -> None:
         """Count an answered request of `rows` rows; `at_s` is Unix time."""
         self.success.record(took_s)
         self.rows += rows
         self.last_ms = int(at_s * 1000)
+
+    def record_failure(self, kind: str, took_s: float) -> None:
+        """Count a failed request by the kind of its error."""
+        self.failure.record(took_s)
+        kinds = self.failures_by_kind = self.failures_by_kind or {}
+        kinds[kind] = kinds.get(kind, 0) + 1
 
     def record_run(self, rows: int, took_s: float) -> None:
         """Count one execution of the model on `rows` rows."""
@@ -73,5 +88,10 @@ class ModelStats:
         self.rows += other.rows
         self.joins_stopped += other.joins_stopped
         self.last_ms = max(self.last_ms, other.last_ms)
+        if other.last_error_ms > self.last_error_ms:
+            self.last_error, self.last_error_ms = other.last_error, other.last_error_ms
+        for kind, count in (other.failures_by_kind or {}).items():
+            kinds = self.failures_by_kind = self.failures_by_kind or {}
+            kinds[kind] = kinds.get(kind, 0) + count
         for size, stat in other.batches.items():
             self.batches.setdefault(size, DurationStat()).add(stat)

@@ -28,13 +28,18 @@ CONNECTIONS: Json = {
 }
 
 
-def files(snap: snapshots.GatewaySnapshot, run_dir: str, secret: str = "") -> dict[str, str]:
+def files(
+    snap: snapshots.GatewaySnapshot,
+    run_dir: str,
+    secret: str = "",
+    logs: gateway_paths.GatewayLogs | None = None,
+) -> dict[str, str]:
     """Return the text of each file by its name, in the order in which they must be written.
 
     A resource comes before the ones that name it. Envoy sends `secret` to the mesh's servers, if
     they ask for one.
     """
-    layout = gateway_paths.GatewayPaths(run_dir)
+    layout = gateway_paths.GatewayPaths(run_dir, logs)
     members = {
         gateway_paths.members_file(name): _discovery([assignment])
         for name, assignment in sorted(clusters.members(snap, layout).items())

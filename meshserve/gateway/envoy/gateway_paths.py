@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import urllib.parse
 from pathlib import Path
+from typing import NamedTuple
 
 from meshserve.gateway.envoy import Json
 
@@ -15,6 +16,33 @@ RESTART_SOCKET = "e_udp_parent_999990"
 """The longest name of a socket between an Envoy and the holder of its ports."""
 
 
+class GatewayLogs(NamedTuple):
+    """Where a gateway's Envoy logs. `access` is the share of requests with a line of their own.
+
+    `suffix` tells the files of several nodes apart.
+    """
+
+    folder: str
+    access: float = 0.0
+    is_json: bool = False
+    suffix: str = ""
+
+    @property
+    def envoy(self) -> str:
+        """The path of what Envoy says of itself."""
+        return f"{self.folder}/envoy{self.suffix}.log"
+
+    @property
+    def requests(self) -> str:
+        """The path of the access log."""
+        return f"{self.folder}/access{self.suffix}.log"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths of both."""
+        return self.envoy, self.requests
+
+
 class GatewayPaths:
     """Paths below `run_dir`, which must be short enough for the paths of sockets in it.
 
@@ -23,7 +51,8 @@ class GatewayPaths:
     itself. The sidecar's servers listen on the other sockets.
     """
 
-    def __init__(self, run_dir: str) -> None:
+    def __init__(self, run_dir: str, logs: GatewayLogs | None = None) -> None:
+        """Without `logs` Envoy's log is in `run_dir` too."""
         self.run_dir = run_dir
         self.config_dir = f"{run_dir}/envoy"
         self.admin_socket = f"{run_dir}/envoy-admin.sock"
@@ -31,7 +60,8 @@ class GatewayPaths:
         self.restart_dir = f"{run_dir}/hot"
         self.grpc_socket = f"{run_dir}/node-grpc.sock"
         self.http_socket = f"{run_dir}/node-http.sock"
-        self.log = f"{run_dir}/logs/envoy.log"
+        self.logs = logs or GatewayLogs(f"{run_dir}/logs")
+        self.log = self.logs.envoy
 
     def config(self, name: str) -> str:
         """Return the path of one of Envoy's configuration files."""

@@ -12,6 +12,7 @@ import socket
 from meshserve.core.values import snapshots
 from meshserve.gateway.envoy import (
     Json,
+    access_log,
     anthropic_errors,
     api_keys,
     cors,
@@ -38,6 +39,7 @@ MUTATION = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3
 BRIDGE_CONFIG = (
     "type.googleapis.com/envoy.extensions.filters.http.grpc_http1_reverse_bridge.v3.FilterConfig"
 )
+UUID_IDS = "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
 ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 # A client's own internal headers, and those with which it could steer Envoy's retries and timeouts.
 INTERNAL: Json = {"remove_on_match": {"key_matcher": {"prefix": "x-mesh-"}}}
@@ -127,7 +129,12 @@ def _http(layout: gateway_paths.GatewayPaths) -> Json:
             "accept_http_10": True,
             "default_host_for_http_10": "meshserve",
         },
-        "generate_request_id": False,
+        # A caller's id is kept as it is; every answer has the id by which the logs know it.
+        "generate_request_id": True,
+        "preserve_external_request_id": True,
+        "always_set_request_id_in_response": True,
+        "request_id_extension": {"typed_config": {"@type": UUID_IDS, "pack_trace_reason": False}},
+        "access_log": access_log.loggers(layout.logs),
         "server_name": "meshserve",
         "use_remote_address": True,
         "normalize_path": True,

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model_stats
+from meshserve.logs import run_context
 from meshserve.worker.models import (
     isolated_process,
     run_journal,
@@ -339,6 +340,8 @@ class Batcher:
             return error
 
     def _predict(self, request: run_requests.RunRequest) -> Tensors:
+        # Takes 0.1 µs: without it nobody knows for whom the model prints and logs.
+        token = run_context.begin(request)
         try:
             if request.details is None:
                 return self._loaded.predict(request.inputs, request.outputs)
@@ -349,6 +352,8 @@ class Batcher:
             # A model's code may raise anything, and its caller must get the error: a
             # KeyboardInterrupt would end the worker, a CancelledError leave the request waiting.
             raise errors.ModelRaised(errors.words_of(error)) from error
+        finally:
+            run_context.end(token)
 
     def _finish(
         self,

@@ -12,6 +12,7 @@ import numpy as np
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
+from meshserve.logs import run_context
 from meshserve.runtimes import prerequisites
 from meshserve.worker.models import (
     call_fields,
@@ -54,7 +55,7 @@ class IsolatedModel(model_runtime.LoadedModel):
 
         Raises ModelDied if the process dies.
         """
-        call = {"call": "predict", "outputs": list(outputs)}
+        call = {"call": "predict", "outputs": list(outputs), **_request()}
         return self._process.call(call, inputs).arrays
 
     def predict_request(
@@ -65,7 +66,8 @@ class IsolatedModel(model_runtime.LoadedModel):
         Shapes and datatypes are the signature's. Raises as `predict`.
         """
         plain = dataclasses.replace(details, headers=dict(details.headers))
-        call = {"call": "predict_request", "outputs": list(outputs), **call_fields.pack(plain)}
+        call = {"call": "predict_request", "outputs": list(outputs), **_request()}
+        call |= call_fields.pack(plain)
         frame = self._process.call(call, inputs)
         if "parameters" not in frame.fields:
             return frame.arrays
@@ -142,7 +144,7 @@ class IsolatedRuntime(model_runtime.Runtime):
         Raises as the runtime itself does, or LoadDied if the process dies of it.
         """
         process = self.process = self._launcher.launch(
-            self._key, str(spec.id), self.name, self._limits
+            self._key, run_context.RunLabels(*spec.id), self.name, self._limits
         )
         call = {"call": "load", **call_fields.pack(self.name, artifact, spec, device)}
         try:
@@ -158,6 +160,11 @@ class IsolatedRuntime(model_runtime.Runtime):
             if isinstance(error, errors.ModelRaised | errors.DeadlineExceeded):
                 raise errors.LoadFailed(error.message) from None
             raise
+
+
+def _request() -> dict[str, object]:
+    """Return the field with the id of the request that runs, for the lines of the process."""
+    return {"request": run_context.find().request_id}
 
 
 def _signature(fields: Mapping[str, Any]) -> model.Signature:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from meshserve import errors
 from meshserve.core.values import model
+from meshserve.logs import run_context
 from meshserve.worker.models import (
     detached,
     load_window,
@@ -53,11 +54,15 @@ class LoadQueue:
         # The balance of this thread leaves out what loading threads allocate meanwhile. It is read
         # without a load too: one that begins during the close is told of this close alone.
         before_bytes = self._meter.allocator.own_bytes()
-        with self._journal.running(recipe.journal_key):
-            if is_detached:
-                loaded_copy.loaded.detach()
-            else:
-                loaded_copy.loaded.close()
+        token = run_context.begin(_labels(recipe))
+        try:
+            with self._journal.running(recipe.journal_key):
+                if is_detached:
+                    loaded_copy.loaded.detach()
+                else:
+                    loaded_copy.loaded.close()
+        finally:
+            run_context.end(token)
         if self._windows:
             freed_bytes = max(0, before_bytes - self._meter.allocator.own_bytes())
             for window in self._windows:
@@ -113,6 +118,7 @@ class LoadQueue:
         self, recipe: loader.LoadRecipe, work: Callable[[], loader.LoadedCopy]
     ) -> loader.LoadedCopy:
         def run() -> loader.LoadedCopy | errors.MeshError:
+            token = run_context.begin(_labels(recipe))
             try:
                 with self._journal.running(recipe.journal_key):
                     return work()
@@ -120,6 +126,8 @@ class LoadQueue:
                 # Even SystemExit of a user's code belongs to the load, not to the thread.
                 logger.info("a load failed", exc_info=error)
                 return _without_traceback(error)
+            finally:
+                run_context.end(token)
 
         outcome = await asyncio.get_running_loop().run_in_executor(self._threads, run)
         if isinstance(outcome, errors.MeshError):
@@ -164,6 +172,10 @@ class LoadQueue:
         )
         self._windows.add(window)
         return window
+
+
+def _labels(recipe: loader.LoadRecipe) -> run_context.RunLabels:
+    return run_context.RunLabels(recipe.spec.id.name, recipe.spec.id.version)
 
 
 def _without_traceback(error: BaseException) -> errors.MeshError:

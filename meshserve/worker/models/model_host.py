@@ -18,6 +18,7 @@ from meshserve.protocol import inference, model_description, parameters
 from meshserve.worker.models import (
     copy_effects,
     copy_trials,
+    failures,
     isolated_process,
     joining,
     lease_waits,
@@ -170,15 +171,15 @@ class ModelHost:
         try:
             inputs = inference.check_inputs(call, signature)
             rows = inference.row_count(inputs, signature)
-            request = run_requests.RunRequest(inputs, call.outputs, rows, expires_s)
+            request = run_requests.RunRequest(inputs, call.outputs, rows, expires_s, ready.id, call)
             if ready.resident.needs_details:
                 request.details = parameters.details_of(call.source, call.headers)
             outputs = ready.resident.batcher.run(request, ready.stats)
             if signature.has_open_outputs and not isinstance(outputs, asyncio.Future):
                 signature = ready.resident.answered(call.inputs, outputs)
-        except errors.MeshError:
+        except errors.MeshError as error:
             self._end_quick_run(ready)
-            ready.stats.failure.record(time.perf_counter() - began_s)
+            failures.count(ready.stats, run_requests.labels_of(ready.id, call), error, began_s)
             raise
         if isinstance(outputs, asyncio.Future):
             return queued_runs.QueuedRun(call, ready, rows, outputs, self.trials.explain)

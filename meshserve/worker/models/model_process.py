@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
+import math
 import os
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from meshserve.core.interfaces import model_runtime
+from meshserve.logs import run_context
 from meshserve.runtimes import runtime_lookup
-from meshserve.worker.models import call_fields, tensor_frames
+from meshserve.worker.models import call_fields, failures, tensor_frames
+
+logger = logging.getLogger(__name__)
 
 Reply = tuple[dict[str, object], Mapping[str, np.ndarray]]
 
@@ -51,6 +57,7 @@ class _ModelServer:
     def __init__(self) -> None:
         self._runtime: model_runtime.Runtime | None = None
         self._loaded: model_runtime.LoadedModel | None = None
+        self._told_s = -math.inf
 
     def answer_calls(self, connection: socket.socket) -> None:
         """Answer the calls of one connection until it ends."""
@@ -62,16 +69,26 @@ class _ModelServer:
                 del frame
 
     def _answer(self, connection: socket.socket, frame: tensor_frames.Frame) -> None:
+        token = run_context.begin(run_context.RunLabels(request_id=frame.fields.get("request", "")))
         try:
             fields, arrays = self._perform(frame)
             tensor_frames.send(connection, fields, arrays)
         except BaseException as error:  # noqa: BLE001 even SystemExit of a model's code is an answer
+            self._tell(error)
             # `send` refuses an answer before it sends any of it, so the error can take its place.
             tensor_frames.send(connection, call_fields.describe_error(error))
         finally:
+            run_context.end(token)
             # Without the exit handlers of libraries, which may wait for what is gone.
             if frame.fields["call"] == "close":
                 os._exit(0)
+
+    def _tell(self, error: BaseException) -> None:
+        """Log the error with its traceback, which the worker does not get, now and then."""
+        now_s = time.monotonic()
+        if now_s >= self._told_s + failures.QUIET_S:
+            self._told_s = now_s
+            logger.warning("the model's code has raised", exc_info=error.__cause__ or error)
 
     def _perform(self, frame: tensor_frames.Frame) -> Reply:
         fields = frame.fields

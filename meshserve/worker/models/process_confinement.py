@@ -8,10 +8,11 @@ import faulthandler
 import os
 import resource
 import signal
-import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+
+from meshserve.logs import marked_lines
 
 PR_SET_PDEATHSIG = 1
 STANDARD_DESCRIPTORS = 3
@@ -68,9 +69,8 @@ def _redirect_output(log: int) -> None:
     os.dup2(silent, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    # What a model prints is of use while it runs, and lost if it dies in a buffer.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    # Line by line: what a model prints is of use while it runs, and lost if it dies in a buffer.
+    marked_lines.take_output(1)
 
 
 def _close_others(kept: Collection[int]) -> None:

@@ -25,6 +25,7 @@ import orjson
 
 from meshserve import errors
 from meshserve.core.values import process_death
+from meshserve.logs import run_context
 from meshserve.worker.models import (
     fork_server,
     isolated_process,
@@ -48,7 +49,7 @@ class _Launch:
     """A process that is wanted: the order for it, and its ends of the connections."""
 
     process: isolated_process.IsolatedProcess
-    label: str
+    labels: run_context.RunLabels
     order: dict[str, object]
     descriptors: list[int]
     log: int
@@ -91,9 +92,13 @@ class ProcessLauncher:
         self._thread.start()
 
     def launch(
-        self, key: str, label: str, runtime: str, limits: process_confinement.ProcessLimits
+        self,
+        key: str,
+        labels: run_context.RunLabels,
+        runtime: str,
+        limits: process_confinement.ProcessLimits,
     ) -> isolated_process.IsolatedProcess:
-        """Return a new process for the copy `key`, whose output is logged under `label`.
+        """Return a new process for the copy `key`, whose output is logged with `labels`.
 
         `runtime` names the one that will load the model: once it has loaded one, its library is
         imported by the fork server. Blocks for milliseconds, the first time for the start of the
@@ -105,7 +110,7 @@ class ProcessLauncher:
         log, other_log = os.pipe()
         launch = _Launch(
             isolated_process.IsolatedProcess(key, control, connection, self._request),
-            label,
+            labels,
             {
                 "limits": asdict(limits),
                 "preload": runtime if runtime in self.proven_runtimes else "",
@@ -232,7 +237,7 @@ class ProcessLauncher:
         launch.process.pid = pid
         self._pidfds[pid] = pidfd
         self.processes[pid] = launch.process
-        log = process_log.ProcessLog(launch.log, launch.label)
+        log = process_log.ProcessLog(launch.log, launch.labels)
         self._logs.add(launch.log)
         self._selector.register(launch.log, selectors.EVENT_READ, lambda: self._read_log(log))
         if launch.answer.set_running_or_notify_cancel():

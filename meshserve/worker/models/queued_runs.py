@@ -9,7 +9,13 @@ from typing import Any, NamedTuple
 
 from meshserve import errors
 from meshserve.protocol import inference
-from meshserve.worker.models import batcher, isolated_process, version_leases
+from meshserve.worker.models import (
+    batcher,
+    failures,
+    isolated_process,
+    run_requests,
+    version_leases,
+)
 
 
 class QueuedRun(NamedTuple):
@@ -38,10 +44,13 @@ class QueuedRun(NamedTuple):
             explained = self.explain(ready.resident.key, error)
             # The request is run again, and counted then.
             if not isinstance(explained, isolated_process.NotRun):
-                ready.stats.failure.record(time.perf_counter() - began_s)
+                # Its cause has the traceback of the model's code.
+                explained.__cause__ = error.__cause__
+                labels = run_requests.labels_of(ready.id, self.call)
+                failures.count(ready.stats, labels, explained, began_s)
             raise explained from None
         except asyncio.CancelledError:
-            ready.stats.failure.record(time.perf_counter() - began_s)
+            ready.stats.record_failure("Abandoned", time.perf_counter() - began_s)
             ready.resident.batcher.abandon(self.outputs)
             raise
         ready.stats.record_answer(self.rows or 1, time.perf_counter() - began_s, time.time())

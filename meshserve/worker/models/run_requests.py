@@ -9,10 +9,17 @@ import numpy as np
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
+from meshserve.core.values import model
+from meshserve.logs import run_context
+from meshserve.protocol import inference
 from meshserve.runtimes import row_proof
 
 Tensors = Mapping[str, np.ndarray]
 Outcome = Tensors | errors.MeshError
+
+REQUEST_ID = b"x-request-id"
+SHOWN_IDS_MAX = 8
+"""Of how many joined requests the lines of their run have the ids."""
 
 
 @dataclass(slots=True)
@@ -23,14 +30,43 @@ class RunRequest:
     model has a batch dimension, else 1. It is 0 for inputs whose first sizes are unequal or zero:
     such inputs can't be joined, and the model may refuse them. Empty `outputs` mean all.
     `expires_s` is the deadline on the event loop's clock. `details` are set for a model that sees
-    them; its requests are run alone.
+    them; its requests are run alone. `model_id` and `call` are for the lines that the run logs;
+    a run of several requests has them as `joined`.
     """
 
     inputs: Tensors
     outputs: tuple[str, ...]
     rows: int
     expires_s: float
+    model_id: model.ModelId | None = None
+    call: inference.InferCall | None = None
     details: model_runtime.RequestDetails | None = None
+    joined: Sequence[RunRequest] = ()
+
+    def labels(self) -> run_context.RunLabels:
+        """Return what the lines are marked with that the model's code prints and logs meanwhile."""
+        if self.joined:
+            labels = [request.labels() for request in self.joined[:SHOWN_IDS_MAX]]
+            ids = [label.request_id for label in labels if label.request_id]
+            more = ["…"] if len(self.joined) > SHOWN_IDS_MAX else []
+            return labels[0]._replace(request_id=",".join(ids + more))
+        if self.model_id is None:
+            return run_context.NO_RUN
+        return labels_of(self.model_id, self.call)
+
+
+def labels_of(id_: model.ModelId, call: inference.InferCall | None) -> run_context.RunLabels:
+    """Return what lines about a request are marked with.
+
+    The request's id is that of the HTTP request or gRPC call, to which the gateway gives one if it
+    has none; without a gateway it is the message's own, which may be empty.
+    """
+    if call is None:
+        return run_context.RunLabels(*id_)
+    for name, value in call.headers:
+        if name == REQUEST_ID:
+            return run_context.RunLabels(*id_, value.decode("latin-1"))
+    return run_context.RunLabels(*id_, call.id)
 
 
 def can_join(first: RunRequest, other: RunRequest) -> bool:
@@ -55,8 +91,9 @@ def join(requests: Sequence[RunRequest]) -> RunRequest:
         name: np.concatenate([request.inputs[name] for request in requests])
         for name in first.inputs
     }
+    rows = sum(request.rows for request in requests)
     # Its deadline is never read: each job is answered by its own.
-    return RunRequest(inputs, first.outputs, sum(request.rows for request in requests), 0.0)
+    return RunRequest(inputs, first.outputs, rows, 0.0, joined=requests)
 
 
 class RowsLost(errors.ModelRaised):

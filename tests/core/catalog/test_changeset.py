@@ -210,6 +210,7 @@ def test_changed_settings_are_described(described: catalog_index.CatalogIndex) -
             llm_spec.LlmSpec("kept", "/kept", replicas_min=0, engine={"seed": 1}),
             llm_spec.LlmSpec("new", "/new"),
         ),
+        logs=desired.LogSettings("json"),
     )
     assert changeset.describe(described.models, described.desired, [after]) == (
         "pool default: 1 → 3 workers",
@@ -222,6 +223,7 @@ def test_changed_settings_are_described(described: catalog_index.CatalogIndex) -
         "gateway listens on 0.0.0.0:80",
         "gateway takes requests of up to 10 bytes",
         "gateway's API keys changed",
+        "logging changed: it counts from the next start of the mesh on",
         "repository /kept changed",
         "repository /added added",
         "repository /gone removed",

@@ -13,6 +13,7 @@ import pytest
 
 from meshserve import errors
 from meshserve.core.values import process_death
+from meshserve.logs import run_context
 from meshserve.worker.models import (
     fork_server,
     isolated_process,
@@ -33,7 +34,7 @@ class Started:
         self.launcher = process_launcher.ProcessLauncher(self.dead.append)
 
     def launch(self, key: str = "k") -> isolated_process.IsolatedProcess:
-        return self.launcher.launch(key, "m:1", "python", NO_LIMITS)
+        return self.launcher.launch(key, run_context.RunLabels("m", "1"), "python", NO_LIMITS)
 
 
 @pytest.fixture

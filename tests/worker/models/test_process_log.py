@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from meshserve.logs import run_context
 from meshserve.worker.models import process_log
+
+LABELS = run_context.RunLabels("m", "1")
 
 
 @pytest.fixture
@@ -19,7 +22,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 def test_lines_are_logged_with_the_model_s_name(
     pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    log = process_log.ProcessLog(pipe[0], "m:1")
+    log = process_log.ProcessLog(pipe[0], LABELS)
     with caplog.at_level(logging.INFO):
         os.write(pipe[1], b"one\ntw")
         assert log.read()
@@ -28,15 +31,15 @@ def test_lines_are_logged_with_the_model_s_name(
         os.close(pipe[1])
         assert not log.read()
     first, second, long, tail, rest = caplog.messages
-    assert (first, second, rest) == ("m:1: one", "m:1: two", "m:1: rest")
-    assert long.startswith("m:1: \N{REPLACEMENT CHARACTER}xx")
-    assert tail == "m:1: x"
+    assert (first, second, rest) == ("one", "two", "rest")
+    assert long.startswith("\N{REPLACEMENT CHARACTER}xx")
+    assert tail == "x"
 
 
 def test_a_line_that_never_ends_is_cut(
     pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    log = process_log.ProcessLog(pipe[0], "m:1")
+    log = process_log.ProcessLog(pipe[0], LABELS)
     with caplog.at_level(logging.INFO):
         for _ in range(3):
             os.write(pipe[1], b"y" * process_log.LINE_BYTES_MAX)

@@ -1,0 +1,1 @@
+"""The log files of a mesh's processes: whose lines stand there, in which form, and how many."""
