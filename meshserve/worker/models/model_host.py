@@ -166,8 +166,7 @@ class ModelHost:
     def _run(
         self, call: inference.InferCall, ready: version_leases.ReadyModel, expires_s: float
     ) -> inference.InferReply | queued_runs.QueuedRun:
-        began_s = time.perf_counter()
-        signature = ready.resident.signature
+        began_s, signature = time.perf_counter(), ready.resident.signature
         try:
             inputs = inference.check_inputs(call, signature)
             rows = inference.row_count(inputs, signature)
