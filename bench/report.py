@@ -29,6 +29,7 @@ ORDER = (
     "open_loop",
     "eviction",
     "scale",
+    "growth",
     "llm_overhead",
 )
 NOTHING = "Nothing was measured yet: `make bench`."

@@ -31,6 +31,7 @@ BENCHMARKS = (
     "open_loop",
     "eviction",
     "scale",
+    "growth",
 )
 # Measured beside a peer and for minutes: not among the quick ones.
 LLMS = ("llm_overhead",)

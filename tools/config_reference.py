@@ -16,6 +16,7 @@ SECTIONS: tuple[tuple[str, type[fields.Section]], ...] = (
     ("registry", schema.RegistrySection),
     ("cache", schema.CacheSection),
     ("ray", schema.RaySection),
+    ("logging", schema.LoggingSection),
     ("pools.NAME", schema.PoolSection),
     ("pools.NAME.placement", schema.PlacementSection),
     ("models[]", model_schema.ModelSection),

@@ -33,6 +33,12 @@ FEATURES_MAX = 1 << 24
 
 _END = "\nend of trees\n"
 
+_NODE_ARRAYS = {
+    *("split_feature", "split_gain", "threshold", "decision_type", "left_child", "right_child"),
+    *("internal_value", "internal_weight", "internal_count"),
+}
+_LEAF_ARRAYS = {"leaf_value", "leaf_weight", "leaf_count", "leaf_const", "num_features"}
+
 _SIZES = re.compile(r"^tree_sizes=.*\n", re.MULTILINE)
 
 
@@ -107,7 +113,7 @@ def _read_booster(library: Any, digest: str, file: Path) -> Any:
         _check_file(digest, file)
         # With the table of tree sizes LightGBM parses trees in threads of its own, and an exception
         # in one of them ends the process.
-        text = _SIZES.sub("", _read_trees(file), count=1)
+        text = _SIZES.sub("", _read_trees(file))
         return library.Booster(model_str=text, params={"verbosity": -1})
     except UnicodeDecodeError as error:
         raise errors.LoadFailed(f"{file.name} is not a LightGBM model: it is not text") from error
@@ -187,6 +193,9 @@ def _check_header(header: Mapping[str, str], features: int, count: int) -> None:
     sizes = header.get("tree_sizes", "").split()
     if "tree_sizes" in header and len(sizes) != count:
         raise trees.BadTree(f"it has {count} trees of {len(sizes)}")
+    # LightGBM reads the first letters of a name that is not there.
+    if not header.get("objective", "none").strip():
+        raise trees.BadTree("its objective has no name")
     for name in ("feature_names", "feature_infos"):
         if len(header.get(name, "").split(" ")) != features:
             raise trees.BadTree(f"{name} does not have {features} entries")
@@ -196,6 +205,11 @@ def _check_tree(tree: Mapping[str, str], features: int) -> None:
     leaves = _number(tree, "num_leaves")
     if leaves < 1 or len(tree.get("leaf_value", "").split()) != leaves:
         raise trees.BadTree("a tree does not have the leaves that it says")
+    _number(tree, "num_cat")
+    for names, count in ((_NODE_ARRAYS, leaves - 1), (_LEAF_ARRAYS, leaves)):
+        trees.check_lengths({name: _numbers(tree, name) for name in names & tree.keys()}, count)
+    if tree.get("is_linear", "0") != "0":
+        _check_linear(tree, leaves)
     if leaves == 1:
         return
     arrays = {
@@ -211,6 +225,17 @@ def _check_tree(tree: Mapping[str, str], features: int) -> None:
     trees.check_indices(trees.integers(arrays["split_feature"]), features, "split's feature")
     trees.check_indices(trees.integers(_numbers(tree, "leaf_features")), features, "leaf's feature")
     _check_categories(tree, arrays)
+
+
+def _check_linear(tree: Mapping[str, str], leaves: int) -> None:
+    """Raise BadTree unless each leaf of a linear tree has the features that it says."""
+    counts = trees.integers(_numbers(tree, "num_features"))
+    trees.check_lengths(
+        {"num_features": counts, "leaf_const": _numbers(tree, "leaf_const")}, leaves
+    )
+    trees.check_indices(counts, FEATURES_MAX, "leaf")
+    arrays = {name: _numbers(tree, name) for name in ("leaf_features", "leaf_coeff")}
+    trees.check_lengths(arrays, int(counts.sum()))
 
 
 def _check_categories(tree: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> None:
@@ -234,7 +259,12 @@ def _check_categories(tree: Mapping[str, str], arrays: Mapping[str, np.ndarray])
 
 
 def _pairs(section: str) -> dict[str, str]:
-    return dict(line.split("=", 1) for line in section.split("\n") if "=" in line)
+    lines = [line.partition("=") for line in section.split("\n") if "=" in line]
+    pairs = {name: value for name, _, value in lines}
+    # LightGBM may take another one of two values.
+    if len(pairs) != len(lines):
+        raise trees.BadTree("it has two lines of one name")
+    return pairs
 
 
 def _number(pairs: Mapping[str, str], name: str) -> int:

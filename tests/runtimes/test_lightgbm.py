@@ -171,6 +171,10 @@ def test_a_file_from_windows_is_read(tmp_path: Path) -> None:
         (r"max_feature_idx=12", "max_feature_idx=20", "feature_names"),
         (r"end of trees", "", "end is missing"),
         (r"tree_sizes=\d+", "tree_sizes=", "trees of"),
+        (r"tree_sizes=(.*)", r"tree_sizes=\1\ntree_sizes=\1", "two lines of one name"),
+        (r"num_cat=0\n", "", "num_cat is missing"),
+        (r"leaf_count=\d+", "leaf_count=", "leaf_count has"),
+        (r"objective=.*", "objective=", "objective has no name"),
     ],
 )
 def test_wrong_indices_are_refused(
@@ -179,6 +183,31 @@ def test_wrong_indices_are_refused(
     (tmp_path / "model.txt").write_text(
         re.sub(pattern, replacement, trained().model_to_string(), count=1)
     )
+    with pytest.raises(errors.LoadFailed, match=reason):
+        contract.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "reason"),
+    [
+        (r"num_features=\d+ ", "num_features=", "num_features has"),
+        (r"leaf_const=\S+ ", "leaf_const=", "leaf_const has"),
+        (r"leaf_coeff= *\S+", "leaf_coeff=", "leaf_coeff has"),
+    ],
+)
+def test_linear_leaves_of_other_lengths_are_refused(
+    tmp_path: Path, pattern: str, replacement: str, reason: str
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(200, 3))
+    whole = lightgbm.train(
+        {"verbosity": -1, "num_leaves": 4, "linear_tree": True},
+        lightgbm.Dataset(rows, rows[:, 0] * 2),
+        2,  # the first tree has constant leaves
+    ).model_to_string()
+    file = tmp_path / "model.txt"
+    file.write_text(whole)
+    contract.load(tmp_path)
+    file.write_text(re.sub(pattern, replacement, whole, count=1))
     with pytest.raises(errors.LoadFailed, match=reason):
         contract.load(tmp_path)
 

@@ -179,7 +179,7 @@ async def test_a_trial_that_nobody_wants_once_it_is_loaded_convicts_nobody(
     assert await asked == 2.0
     # The copy that runs alone closes as soon as it is loaded: its process ends with exit code 0.
     await support.wait_until_async(
-        lambda: alone not in host.residency.copies and not host._effects._tasks
+        lambda: alone not in host.residency.copies and not host._effects._tasks._running
     )
     await asyncio.sleep(0)
     assert host.trials.findings(catalog.Catalog()) == ()
