@@ -45,7 +45,8 @@ def ray_session(short_folder: Any) -> Iterator[Any]:
 def run_dir(short_folder: Any) -> Iterator[Any]:
     path = Path(tempfile.mkdtemp(prefix="run", dir=short_folder))
     yield str(path)
-    shutil.rmtree(path)
+    # The last process of a mesh to stop has removed it.
+    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import psutil
 
-from tests import tiny_llm
+from tests import support, tiny_llm
 from tests.e2e import running
 from tests.faults import traffic
 from tests.llm import hub
@@ -129,11 +129,22 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def core(mesh: running.Mesh, name: str) -> psutil.Process:
-    """Return the process of the engine core of an LLM with one replica."""
-    (replica,) = said(mesh, name)["replicas"]
-    return next(
-        process for process in family(replica["pid"]) if "EngineCore" in process.cmdline()[0]
-    )
+    """Return the process of the engine core of an LLM with one replica, once it has its title."""
+    cores: list[psutil.Process] = []
+
+    def is_running() -> bool:
+        pids = [replica["pid"] for replica in said(mesh, name)["replicas"] if replica["pid"]]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            cores[:] = [
+                process
+                for pid in pids
+                for process in family(pid)
+                if "EngineCore" in "".join(process.cmdline()[:1])
+            ]
+        return len(cores) == 1
+
+    support.wait_until(is_running, what=f"the engine core of {name}")
+    return cores[0]
 
 
 def opened(mesh: running.Mesh, choices: int = 16) -> Any:

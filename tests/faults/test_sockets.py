@@ -33,6 +33,7 @@ RAYS = {"gcs_server", "raylet", "meshserve", "ray::RuntimeEnvAgent"}
 PATHS = {
     "controller.sock",
     "default-0.sock",
+    "any.sock",
     "envoy-admin.sock",
     "llm.sock",
     "node-grpc.sock",
@@ -46,7 +47,7 @@ PATHS = {
     "raylet",
 }
 """The names of all Unix sockets of a mesh with one worker and one LLM; `e_…` are for the sockets
-that one Envoy leaves to the next."""
+that one Envoy leaves to the next, `any` leads to any worker of a pool when all seem unhealthy."""
 
 HEALTH = "/grpc.health.v1.Health/Check"
 REFUSALS = {"UNAUTHENTICATED", "UNIMPLEMENTED", "UNAVAILABLE"}
@@ -116,7 +117,8 @@ def _use(mesh: running.Mesh) -> None:
 def known(path: str) -> str:
     """Return the name of a Unix socket without what differs from mesh to mesh."""
     name = path if path.startswith("@") else Path(path).name
-    return re.sub(r"^llm-[0-9a-f]+", "llm", re.sub(r"^(e_[a-z_]+)_\d+$", r"\1", name))
+    name = re.sub(r"^(e_[a-z_]+)_\d+$", r"\1", name)
+    return re.sub(r"^(llm|any)-[0-9a-f]+", r"\1", name)
 
 
 def test_a_mesh_listens_on_nothing_unknown_and_only_the_gateway_leaves_the_machine(
