@@ -206,12 +206,13 @@ def _check_tree(tree: Mapping[str, str], features: int) -> None:
     if leaves < 1 or len(tree.get("leaf_value", "").split()) != leaves:
         raise trees.BadTree("a tree does not have the leaves that it says")
     _number(tree, "num_cat")
-    for names, count in ((_NODE_ARRAYS, leaves - 1), (_LEAF_ARRAYS, leaves)):
-        trees.check_lengths({name: _numbers(tree, name) for name in names & tree.keys()}, count)
     if tree.get("is_linear", "0") != "0":
         _check_linear(tree, leaves)
     if leaves == 1:
+        # LightGBM reads no more of it, and writes what it has: lines without values.
         return
+    for names, count in ((_NODE_ARRAYS, leaves - 1), (_LEAF_ARRAYS, leaves)):
+        trees.check_lengths({name: _numbers(tree, name) for name in names & tree.keys()}, count)
     arrays = {
         name: _numbers(tree, name)
         for name in ("left_child", "right_child", "split_feature", "decision_type", "threshold")
