@@ -293,7 +293,9 @@ def _unverified(
     """
     # scikit-learn's own type is not known here, but a model that was not fitted never answers.
     is_refusal = isinstance(cause, (*estimator.refusals, errors.MeshError))
-    may_answer = is_refusal or bool(spec.outputs or estimator.expected)
+    # One whose columns nobody has told may have refused their number alone.
+    is_width_unknown = estimator.columns is None and not spec.inputs
+    may_answer = is_refusal or is_width_unknown or bool(spec.outputs or estimator.expected)
     if type(cause).__name__ == "NotFittedError" or not may_answer:
         raise errors.LoadFailed(
             f"the model does not predict from {_described(inputs)}: {files.summarize(cause)}"
@@ -328,12 +330,9 @@ def _find_inputs(estimator: Estimator, spec: model.ModelSpec) -> tuple[model.Ten
     if not spec.inputs:
         if estimator.own_input is not None:
             return (estimator.own_input,)
-        if estimator.columns is None:
-            raise errors.LoadFailed(
-                "the model does not say how many features it takes; "
-                "declare inputs: [{name, datatype, shape}]"
-            )
-        return (model.TensorSpec(INPUT, estimator.datatypes[0], (-1, estimator.columns)),)
+        # One that does not say how many features it takes is the judge itself.
+        columns = -1 if estimator.columns is None else estimator.columns
+        return (model.TensorSpec(INPUT, estimator.datatypes[0], (-1, columns)),)
     if len(spec.inputs) > 1:
         raise errors.LoadFailed(
             f"the model takes one matrix of features, but {len(spec.inputs)} inputs are declared"

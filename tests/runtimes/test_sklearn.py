@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
 from meshserve import errors
@@ -119,8 +120,24 @@ def test_a_file_without_an_estimator_is_refused(tmp_path: Path, what: Any) -> No
 
 
 def test_an_estimator_that_was_never_fitted_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(errors.LoadFailed, match="does not say how many features"):
+    with pytest.raises(errors.LoadFailed, match="is not fitted yet"):
         contract.load(saved(tmp_path, LogisticRegression()))
+
+
+@pytest.mark.parametrize("columns", [1, 3, 9])
+def test_an_estimator_that_does_not_say_its_columns_is_the_judge_of_them(
+    tmp_path: Path, columns: int
+) -> None:
+    rows = np.random.default_rng(0).random((6, 10))
+    # Made-up rows of most widths are refused by it, as by one that was fitted on so many columns.
+    estimator = FunctionTransformer(functools.partial(np.dot, b=np.arange(2.0 * columns)[:columns]))
+    assert not hasattr(estimator, "n_features_in_")
+    loaded = contract.load(saved(tmp_path, estimator, "model.joblib"), trust=True)
+    assert not loaded.signature.can_join
+    answer = loaded.predict({"input": rows[:, :columns]}, ())
+    np.testing.assert_array_equal(answer["transform"], estimator.transform(rows[:, :columns]))
+    with pytest.raises(errors.InvalidRequest, match="not aligned"):
+        loaded.predict({"input": rows}, ())
 
 
 def test_a_forest_uses_one_thread_by_default(tmp_path: Path, forest: Any) -> None:

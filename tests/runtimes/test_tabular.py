@@ -99,10 +99,10 @@ def test_an_untrue_declaration_is_refused(inputs: Any, reason: str) -> None:
         tabular.verify(ESTIMATOR, contract.spec(inputs=declared))
 
 
-def test_an_unknown_width_must_be_declared() -> None:
+def test_an_unknown_width_is_free_unless_it_is_declared() -> None:
     unknown = replace(ESTIMATOR, columns=None)
-    with pytest.raises(errors.LoadFailed, match="declare inputs"):
-        tabular.verify(unknown, contract.spec())
+    (free,) = tabular.verify(unknown, contract.spec()).signature.inputs
+    assert free.shape == (-1, -1)
     declared = (model.TensorSpec("x", "FP64", (-1, 5)),)
     assert tabular.verify(unknown, contract.spec(inputs=declared)).signature.inputs == declared
 
