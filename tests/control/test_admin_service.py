@@ -59,9 +59,8 @@ async def test_a_model_is_seen_as_it_is_now(admin: admin_service.AdminService) -
     assert (await admin.describe("conf"))["state"] == "absent"
 
 
-async def test_a_change_that_a_worker_does_not_take_is_no_success(
-    stage: conftest.Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def hold_changes(stage: conftest.Stage, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Keep all changes from the first worker; return what lets it take them."""
     may_take = asyncio.Event()
     send = stage.cluster.send_changes
 
@@ -72,6 +71,13 @@ async def test_a_change_that_a_worker_does_not_take_is_no_success(
 
     monkeypatch.setattr(stage.cluster, "send_changes", send_slowly)
     monkeypatch.setattr(controller, "TAKEN_TIMEOUT_S", 0.05)
+    return may_take
+
+
+async def test_a_change_that_a_worker_does_not_take_is_no_success(
+    stage: conftest.Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_take = hold_changes(stage, monkeypatch)
     async with stage.client() as http:
         # Asking again does not make it true.
         for _ in range(2):
@@ -90,16 +96,7 @@ async def test_a_removal_is_not_told_as_not_found_before_all_workers_have_taken_
     await stage.plane.admin.register(
         stage.plane.admin.spec({"name": "new", "uri": "/new"}), is_replacing=False
     )
-    may_take = asyncio.Event()
-    send = stage.cluster.send_changes
-
-    async def send_slowly(worker_id: str, step: catalog_sync.SyncStep) -> None:
-        if worker_id == "default-0":
-            await may_take.wait()
-        await send(worker_id, step)
-
-    monkeypatch.setattr(stage.cluster, "send_changes", send_slowly)
-    monkeypatch.setattr(controller, "TAKEN_TIMEOUT_S", 0.05)
+    may_take = hold_changes(stage, monkeypatch)
     async with stage.client() as http:
         for _ in range(2):
             assert (await http.delete("/mesh/v1/models/new")).status_code == 504
