@@ -49,18 +49,28 @@ def make_texts(lengths: np.ndarray, joined: bytes, shape: tuple[int, ...]) -> np
     return texts.reshape(shape)
 
 
+def _references_alone() -> int:
+    """Return what `sys.getrefcount` says of a variable's array that nobody else has."""
+    array = np.empty(0)
+    return sys.getrefcount(array)
+
+
+# From Python 3.14 on an argument is not counted.
+REFERENCES_ALONE = _references_alone()
+
+
 def free(arrays: list[np.ndarray]) -> None:
     """Empty the list of arrays of any shape; free texts in pieces if nobody else has them."""
     while arrays:
         array = arrays.pop()
-        # An array that is a view of another keeps it, and both must be nobody else's: besides this
-        # variable and the call's argument there is at most the view's reference.
-        is_ours, references = array.dtype.hasobject, 2
+        # An array that is a view of another keeps it, and both must be nobody else's. The view
+        # itself is gone when its base is looked at.
+        is_ours = array.dtype.hasobject
         while is_ours:
-            is_ours = sys.getrefcount(array) == references and array.flags.writeable
+            is_ours = sys.getrefcount(array) == REFERENCES_ALONE and array.flags.writeable
             if not isinstance(array.base, np.ndarray):
                 break
-            array, references = array.base, 2
+            array = array.base
         if is_ours and array.base is None:
             flat = array.reshape(-1)
             for begin in range(0, array.size, PIECE_TEXTS):
