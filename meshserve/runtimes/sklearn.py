@@ -263,7 +263,7 @@ def _categorical_frame(
     datatypes_ = tuple(
         "BYTES" if name in codes and codes[name].is_text else "FP64" for name in names
     )
-    return tabular.ColumnForm(datatypes_, functools.partial(_frame, _pandas(), codes))
+    return tabular.ColumnForm(datatypes_, functools.partial(_frame, _pandas(), codes, {}))
 
 
 def _writeable(rows: np.ndarray) -> np.ndarray:
@@ -282,7 +282,7 @@ def _frame_if_possible(columns: int) -> tabular.ColumnForm | None:
         library = _pandas()
     except errors.LoadFailed:
         return None
-    return tabular.ColumnForm(("FP64",) * columns, functools.partial(_frame, library, {}))
+    return tabular.ColumnForm(("FP64",) * columns, functools.partial(_frame, library, {}, {}))
 
 
 def _column_form(
@@ -293,9 +293,13 @@ def _column_form(
     if columns is None or not (facts.needs_names or texts):
         return None
     datatypes_ = tuple("BYTES" if place in texts else "FP64" for place in range(columns))
+    gaps = {place: None if place in facts.nones else np.nan for place in texts}
     if names:
-        return tabular.ColumnForm(datatypes_, functools.partial(_frame, _pandas(), {}))
-    return tabular.ColumnForm(datatypes_, _objects) if len(texts) < columns else None
+        by_name = {names[place]: gap for place, gap in gaps.items()}
+        return tabular.ColumnForm(datatypes_, functools.partial(_frame, _pandas(), {}, by_name))
+    if len(texts) == columns:
+        return None
+    return tabular.ColumnForm(datatypes_, functools.partial(_objects, gaps))
 
 
 def _pandas() -> Any:
@@ -311,12 +315,19 @@ def _pandas() -> Any:
 def _frame(
     library: Any,
     codes: Mapping[str, categories.CategoryCodes],
+    gaps: Mapping[str, float | None],
     columns: Mapping[str, np.ndarray],
 ) -> Any:
-    """Return a pandas data frame of columns [rows], with categories in those of `codes`."""
+    """Return a pandas data frame of columns [rows], with categories in those of `codes`.
+
+    `gaps` has what stands for a missing text in each column of texts.
+    """
+    # As objects: pandas would choose another datatype, and another gap, by the texts of all rows.
     frame = library.DataFrame(
         {
-            name: _texts(cells).tolist() if cells.dtype.hasobject else cells
+            name: library.Series(_texts(cells, gaps.get(name, np.nan)), dtype=object)
+            if cells.dtype.hasobject or (name in gaps and _is_empty(cells))
+            else cells
             for name, cells in columns.items()
         }
     )
@@ -327,19 +338,28 @@ def _frame(
     return frame
 
 
-def _objects(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+def _objects(gaps: Mapping[int, float | None], columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return columns [rows] as one array of objects, for estimators fitted on such an array."""
-    return np.stack([_texts(cells) for cells in columns.values()], axis=1)
+    cells = [_texts(part, gaps.get(place, np.nan)) for place, part in enumerate(columns.values())]
+    return np.stack(cells, axis=1)
 
 
-def _texts(cells: np.ndarray) -> np.ndarray:
-    """Return a column as objects, texts decoded and gaps None."""
+def _is_empty(cells: np.ndarray) -> bool:
+    """Return whether a column has nothing but gaps: without a text they come as numbers."""
+    return cells.dtype.kind == "f" and bool(np.isnan(cells).all())
+
+
+def _texts(cells: np.ndarray, gap: float | None) -> np.ndarray:
+    """Return a column as objects, with texts decoded and `gap` for each missing value."""
     if not cells.dtype.hasobject:
-        return cells.astype(np.object_)
-    gaps = np.array([cell is None for cell in cells.tolist()], dtype=bool)
+        objects = cells.astype(np.object_)
+        if _is_empty(cells):
+            objects[:] = gap
+        return objects
+    is_gap = np.array([cell is None for cell in cells.tolist()], dtype=bool)
     texts = datatypes.to_texts(cells)
     # `to_texts` has written gaps as the text "None".
-    texts[gaps] = None
+    texts[is_gap] = gap
     return texts
 
 

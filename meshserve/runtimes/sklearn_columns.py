@@ -16,7 +16,8 @@ _LIBRARIES = ("sklearn", "lightgbm", "xgboost", "catboost", "imblearn")
 """Packages whose estimators have independent rows, but for the exceptions below."""
 
 # Their solvers stop when the error of all rows together is small enough.
-_MIXING = frozenset({"NMF", "MiniBatchNMF"})
+# IterativeImputer fills rows by its models unless all values of all rows are missing.
+_MIXING = frozenset({"NMF", "MiniBatchNMF", "IterativeImputer"})
 
 _DEPTH_MAX = 12
 
@@ -25,12 +26,14 @@ _DEPTH_MAX = 12
 class ColumnFacts:
     """What is known of an estimator's columns, by their positions.
 
-    `samples` are values that it takes, `texts` the columns that hold texts. `needs_names`: it
-    selects columns by name, so it takes data frames only.
+    `samples` are values that it takes, `texts` the columns that hold texts. In those of `nones`,
+    None stood for a missing value, and NaN in all others. `needs_names`: it selects columns by
+    name, so it takes data frames only.
     """
 
     samples: dict[int, Sequence[Any]] = field(default_factory=dict)
     texts: set[int] = field(default_factory=set)
+    nones: set[int] = field(default_factory=set)
     needs_names: bool = False
 
 
@@ -135,6 +138,8 @@ def _collect_values(part: Any, columns: list[int], facts: ColumnFacts) -> None:
     if isinstance(categories, list) and len(categories) == len(columns):
         for column, values in zip(columns, categories, strict=True):
             _add_values(column, list(values), facts)
+    if getattr(part, "missing_values", "") is None:
+        facts.nones.update(columns)
     statistics = getattr(part, "statistics_", None)
     if isinstance(statistics, np.ndarray) and statistics.size == len(columns):
         for column, value in zip(columns, statistics.tolist(), strict=True):
@@ -143,6 +148,8 @@ def _collect_values(part: Any, columns: list[int], facts: ColumnFacts) -> None:
 
 
 def _add_values(column: int, values: list[Any], facts: ColumnFacts) -> None:
+    if any(value is None for value in values):
+        facts.nones.add(column)
     known = [value for value in values if value is not None and value == value]  # noqa: PLR0124 no NaN
     if any(isinstance(value, str) for value in known):
         facts.texts.add(column)
@@ -167,9 +174,17 @@ def has_own_code(fitted: Any) -> bool:
 def _is_own_code(part: Any) -> bool:
     if type(part).__module__.partition(".")[0] not in _LIBRARIES:
         return True
-    function = getattr(part, "func", None)
+    return any(map(_is_own_function, getattr(part, "__dict__", {}).values()))
+
+
+def _is_own_function(value: Any) -> bool:
+    """Return whether a part calls code that no library has: a kernel, weights, a tokenizer."""
     # numpy's ufuncs, such as log1p, work element by element.
-    return callable(function) and not isinstance(function, np.ufunc)
+    if not callable(value) or isinstance(value, (type, np.ufunc)):
+        return False
+    is_function = isinstance(value, (FunctionType, MethodType))
+    module = getattr(value if is_function else type(value), "__module__", None) or ""
+    return module.partition(".")[0] not in _LIBRARIES
 
 
 def _is_row_wise(part: Any) -> bool:
@@ -179,8 +194,7 @@ def _is_row_wise(part: Any) -> bool:
     if name.startswith("Dummy"):
         # These strategies draw their answers at random.
         return getattr(part, "strategy", "") not in ("stratified", "uniform")
-    # IterativeImputer with this flag draws its answers at random.
-    return not getattr(part, "sample_posterior", False)
+    return True
 
 
 def parts(fitted: Any) -> Iterator[Any]:

@@ -12,11 +12,22 @@ from sklearn.datasets import load_iris
 from sklearn.decomposition import NMF, PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401 it makes the next import work
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_selection import SelectKBest, f_classif
+from sklearn.impute import IterativeImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    StandardScaler,
+    TargetEncoder,
+)
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
@@ -93,6 +104,37 @@ def test_texts_numbers_and_gaps_stand_in_one_frame(tmp_path: Path) -> None:
     rows = [{"km": None, "text": "good"}, {"km": 2.5, "text": "no"}]
     expected = pipeline.predict(pd.DataFrame(rows))
     np.testing.assert_allclose(asking.predictions(loaded, rows), expected)
+
+
+GAPPY: list[Any] = ["oslo", "rome", None, "lima"] * 8
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [OneHotEncoder(handle_unknown="ignore"), TargetEncoder(cv=2)],
+    ids=["one-hot", "target"],
+)
+@pytest.mark.parametrize(
+    ("datatype", "gap"),
+    [(object, None), (object, np.nan), ("str", None)],
+    ids=["None", "NaN", "str"],
+)
+def test_a_missing_text_is_what_it_was_in_training_whatever_rows_are_beside_it(
+    tmp_path: Path, encoder: Any, datatype: Any, gap: Any
+) -> None:
+    def frame(cities: list[Any]) -> pd.DataFrame:
+        column = pd.Series([gap if city is None else city for city in cities], dtype=datatype)
+        return pd.DataFrame({"city": column, "age": list(range(len(cities)))})
+
+    columns = ColumnTransformer([("c", encoder, ["city"]), ("n", "passthrough", ["age"])])
+    fitted = make_pipeline(columns, LinearRegression())
+    fitted.fit(frame(GAPPY), [5.0 if city is None else 1.0 for city in GAPPY])
+    loaded = load(tmp_path, fitted)
+    for cities in ([None], [None, None], ["oslo", None], ["??", None, "oslo"]):
+        rows = [{"city": city, "age": place} for place, city in enumerate(cities)]
+        np.testing.assert_allclose(
+            asking.predictions(loaded, rows), fitted.predict(frame(cities)), rtol=1e-6
+        )
 
 
 def _dense(sparse: Any) -> np.ndarray:
@@ -224,10 +266,18 @@ def label_and_total(frame: Any) -> pd.DataFrame:
         (make_pipeline(FunctionTransformer(np.log1p), PCA(2)).fit(IRIS[0]), True),
         (make_pipeline(FunctionTransformer(label_and_total), PCA(2)), False),
         (NMF(2), False),
+        (IterativeImputer(), False),
+        (KNeighborsRegressor(weights=label_and_total), False),
+        (KNeighborsRegressor(weights="distance").fit(*IRIS), True),
+        (SelectKBest(f_classif, k=2).fit(*IRIS), True),
+        (GridSearchCV(LinearRegression(), {"positive": [True]}, cv=2).fit(*IRIS), True),
         (DummyClassifier(strategy="uniform").fit(*IRIS), False),
         (DummyClassifier().fit(*IRIS), True),
     ],
-    ids=["logistic", "pipeline", "ufunc", "function", "solver", "drawn", "constant"],
+    ids=[
+        *("logistic", "pipeline", "ufunc", "function", "solver", "imputer", "own weights"),
+        *("weights", "score", "search", "drawn", "constant"),
+    ],
 )
 def test_only_rows_of_known_kinds_are_independent(fitted: Any, expected: bool) -> None:
     assert sklearn_columns.are_rows_independent(fitted) is expected
