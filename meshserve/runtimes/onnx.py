@@ -22,6 +22,7 @@ from meshserve.runtimes import (
     files,
     onnx_rows,
     onnx_sessions,
+    onnx_state,
     prerequisites,
     probing,
     row_proof,
@@ -57,6 +58,7 @@ class SessionForm:
     output_types: tuple[tuple[str, str], ...]
     probe_shapes: tuple[tuple[int, ...], ...]
     is_recurrent: bool
+    keeps_state: bool
     probe: Mapping[str, np.ndarray] | None = field(compare=False)
     output_names: list[str] = field(compare=False)
     text_inputs: frozenset[str] = field(compare=False)
@@ -68,13 +70,15 @@ def _form(
     signature: model.Signature,
     probe: Mapping[str, np.ndarray] | None,
     *,
-    is_recurrent: bool,
+    is_recurrent: bool = False,
+    keeps_state: bool = False,
 ) -> SessionForm:
     return SessionForm(
         signature=signature,
         output_types=tuple((node.name, node.type) for node in session.get_outputs()),
         probe_shapes=tuple(array.shape for array in (probe or {}).values()),
         is_recurrent=is_recurrent,
+        keeps_state=keeps_state,
         probe=probe,
         output_names=[spec.name for spec in signature.outputs],
         text_inputs=frozenset(spec.name for spec in signature.inputs if spec.datatype == "BYTES"),
@@ -260,21 +264,28 @@ class OnnxRuntime(model_runtime.Runtime):
         self.prepare(device)
         file = files.find_model_file(spec, artifact, LAYOUT)
         library = onnx_sessions.import_runtime()
-        session = onnx_sessions.open_session(
+        open_session = functools.partial(
+            onnx_sessions.open_session,
             library,
-            file,
-            onnx_sessions.session_options(library, spec, artifact.size_bytes),
-            onnx_sessions.execution_providers(library, device),
+            file.name,
+            chosen=onnx_sessions.session_options(library, spec, artifact.size_bytes),
+            providers=onnx_sessions.execution_providers(library, device),
         )
+        session = open_session(str(file))
         file_name = str(spec.options.get("file", ""))
         # All that a verified form depends on.
         key = (artifact.digest, file_name, spec.inputs, spec.outputs, spec.batching, spec.sample)
         # Other programs may write to a file outside of the cache after its digest was taken.
         form = _FORMS.get(key) if artifact.is_cached else None
-        return _model(
-            session,
-            form or _FORMS.put(key, _verify(session, spec, is_recurrent=_has_recurrence(file))),
-        )
+        keeps_state = onnx_state.keeps_state(file) if form is None else form.keeps_state
+        if keeps_state:
+            session = onnx_state.forget_runs(session, file, open_session)
+        if form is None:
+            is_recurrent = _has_recurrence(file)
+            form = _FORMS.put(
+                key, _verify(session, spec, is_recurrent=is_recurrent, keeps_state=keeps_state)
+            )
+        return _model(session, form)
 
     def find_row_mixing(
         self,
@@ -297,7 +308,9 @@ class OnnxRuntime(model_runtime.Runtime):
         )
 
 
-def _verify(session: Any, spec: model.ModelSpec, *, is_recurrent: bool) -> SessionForm:
+def _verify(
+    session: Any, spec: model.ModelSpec, *, is_recurrent: bool, keeps_state: bool
+) -> SessionForm:
     """Return the form, with a signature that agrees with a prediction and the declaration."""
     nodes = session.get_outputs()
     for node in nodes:
@@ -324,7 +337,13 @@ def _verify(session: Any, spec: model.ModelSpec, *, is_recurrent: bool) -> Sessi
         platform=PLATFORM,
         optional=frozenset(spec.name for spec in inputs).difference(needed),
     )
-    return _form(session, signature, probed.inputs if probed else None, is_recurrent=is_recurrent)
+    return _form(
+        session,
+        signature,
+        probed.inputs if probed else None,
+        is_recurrent=is_recurrent,
+        keeps_state=keeps_state,
+    )
 
 
 def _inputs(session: Any, spec: model.ModelSpec) -> tuple[model.TensorSpec, ...]:
@@ -367,9 +386,7 @@ def _probe(
     names: list[str],
     sample: Mapping[str, np.ndarray] | None,
 ) -> probing.ProbeResult | None:
-    unverified = OnnxModel(
-        session, _form(session, model.Signature(inputs, ()), None, is_recurrent=False)
-    )
+    unverified = OnnxModel(session, _form(session, model.Signature(inputs, ()), None))
     try:
         return probing.probe(lambda feed: unverified.predict(feed, names), inputs, sample)
     except probing.ProbeFailed as failed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,13 +97,15 @@ def execution_providers(library: Any, device: str) -> list[Any]:
     return [("CUDAExecutionProvider", cuda_options), "CPUExecutionProvider"]
 
 
-def open_session(library: Any, file: Path, chosen: Any, providers: list[Any]) -> Any:
-    """Return a session of the file. Raises LoadFailed."""
+def open_session(
+    library: Any, name: str, content: str | bytes, chosen: Any, providers: list[Any]
+) -> Any:
+    """Return a session of a file's path, or of its bytes. Raises LoadFailed with the `name`."""
     try:
-        return library.InferenceSession(str(file), chosen, providers=providers)
+        return library.InferenceSession(content, chosen, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions have no other common base
         raise errors.LoadFailed(
-            f"ONNX Runtime can't load {file.name}: {files.summarize(error, ERROR_PREFIXES)}"
+            f"ONNX Runtime can't load {name}: {files.summarize(error, ERROR_PREFIXES)}"
         ) from error
 
 

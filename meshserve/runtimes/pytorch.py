@@ -75,10 +75,11 @@ class TorchRuntime(model_runtime.Runtime):
         """Load the program in the archive. Raises LoadFailed."""
         self.prepare(device)
         file = files.find_model_file(spec, artifact, LAYOUT)
-        options.Options(spec).check_known()
         _quieten()
         torch = _library()
         is_exported = _is_exported(file)
+        if is_exported:
+            options.Options(spec).check_known()
         try:
             # On a GPU weights are copies in any case.
             mapping = mapped_weights.map_file(torch, artifact, file) if device == "cpu" else None

@@ -33,7 +33,8 @@ class TorchProgram:
     declared, it takes those by their names, and `inputs` are what is known of them. `outputs` are
     as the file says, empty if it doesn't. `rows_max` bounds the first dimension; None for any
     number of rows. `is_pure`: a run changes nothing of the module but its tensors. `is_stateless`:
-    it does not change those either. `weights` are the module's tensors that lie in a mapped file.
+    it does not change those either. `is_training`: it may drop values at random, or use all rows.
+    `weights` are the module's tensors that lie in a mapped file.
     `sizes_of` gives shapes of the inputs that the file allows.
     """
 
@@ -44,6 +45,7 @@ class TorchProgram:
     rows_max: int | None = None
     is_pure: bool = True
     is_stateless: bool = True
+    is_training: bool = False
     weights: mapped_weights.MappedTensors | None = None
     sizes_of: probing.SizesOf | None = None
     arguments: torchscript_arguments.OpenArguments | None = None
@@ -82,6 +84,7 @@ class TorchModel(model_runtime.LoadedModel):
         self._weights = program.weights
         self._is_pure = program.is_pure
         self._is_stateless = program.is_stateless
+        self._is_training = program.is_training
 
     def _capabilities(self, program: TorchProgram) -> model_runtime.Capabilities:
         # Several threads may call a module without gradients, unless it writes to its own tensors:
@@ -154,6 +157,8 @@ class TorchModel(model_runtime.LoadedModel):
         """
         if not self._is_pure:
             return "a run changes attributes of the module"
+        if self._is_training:
+            return "it was saved in training mode"
         if not self._is_stateless:
             return "a run changes tensors of the module"
         feeds = [row_proof.several_rows(probe, rows) for rows in row_rules.ROWS]

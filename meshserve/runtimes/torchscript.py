@@ -9,6 +9,7 @@ declaration the program itself is the judge of what comes.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,9 @@ from typing import Any
 
 from meshserve import errors
 from meshserve.core.values import model
-from meshserve.runtimes import files, signatures, torch_model, torchscript_arguments
+from meshserve.runtimes import files, options, signatures, torch_model, torchscript_arguments
+
+logger = logging.getLogger(__name__)
 
 _VIEW = re.compile(r"\w\([a-z*]")
 """A return value of a schema that shares its memory with an argument."""
@@ -35,9 +38,24 @@ _CHANGEABLE = frozenset({"ListType", "DictType", "AnyType"})
 def open_program(
     torch: Any, file: Path, spec: model.ModelSpec, device: str
 ) -> torch_model.TorchProgram:
-    """Load a scripted module. Raises LoadFailed, and what torch raises for a broken file."""
-    # A module that was saved in training is loaded so, and would drop values at random.
-    module = torch.jit.load(str(file), map_location=device).eval()
+    """Load a scripted module. Raises LoadFailed, and what torch raises for a broken file.
+
+    Option: `eval`, false by default: put a module into evaluation mode that was saved in training.
+    """
+    reader = options.Options(spec)
+    evaluates = reader.flag("eval", default=False)
+    reader.check_known()
+    module = torch.jit.load(str(file), map_location=device)
+    if evaluates:
+        module.eval()
+    is_training = _is_training(module)
+    if is_training:
+        logger.warning(
+            "%s: %s was saved in training mode, and answers so: set options: {eval: true}, "
+            "or save it after eval()",
+            spec.id,
+            file.name,
+        )
     inputs, outputs = _declared(file, spec)
     signatures.check_specs(inputs, "input")
     arguments = None
@@ -50,9 +68,15 @@ def open_program(
         inputs if arguments is None else arguments.specs(),
         outputs,
         is_pure=_is_pure(module),
-        is_stateless=not _changes_module(torch, module),
+        is_stateless=not _changes_module(torch, module, is_training=is_training),
+        is_training=is_training,
         arguments=arguments,
     )
+
+
+def _is_training(module: Any) -> bool:
+    """Return whether a part of the module is in training; frozen ones have no mode any more."""
+    return any(getattr(part, "training", False) for part in module.modules())
 
 
 def _call(module: Any, inputs: Sequence[model.TensorSpec]) -> Callable[..., Any]:
@@ -123,12 +147,12 @@ def _is_pure(module: Any) -> bool:
     return not graph.findAllNodes("prim::SetAttr", recurse=True) and not kinds & _CHANGEABLE
 
 
-def _changes_module(torch: Any, module: Any) -> bool:
+def _changes_module(torch: Any, module: Any, *, is_training: bool) -> bool:
     """Return whether a run may set an attribute of the module, or write to a tensor or list of it.
 
     Operators mark what they write to by `!` in their schema, as in `Tensor(a!) self`.
     """
-    graph = _evaluation_graph(torch, module)
+    graph = module.inlined_graph if is_training else _evaluation_graph(torch, module)
     if graph.findAllNodes("prim::SetAttr", recurse=True):
         return True
     given = {value.debugName() for value in graph.inputs()}

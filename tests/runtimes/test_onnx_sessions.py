@@ -47,4 +47,6 @@ def test_a_file_that_is_no_model_is_refused_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(b"no model")
     with pytest.raises(errors.LoadFailed, match=r"ONNX Runtime can't load m\.onnx"):
-        onnx_sessions.open_session(onnxruntime, path, None, ["CPUExecutionProvider"])
+        onnx_sessions.open_session(
+            onnxruntime, path.name, str(path), None, ["CPUExecutionProvider"]
+        )

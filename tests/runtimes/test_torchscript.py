@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from meshserve import errors
 from meshserve.core.values import model
+from meshserve.runtimes import runtime_lookup
 from tests.runtimes import contract
 from tests.runtimes.torch_files import IMAGES, Cnn, scripted
 
@@ -178,3 +180,47 @@ def test_a_module_that_leaves_itself_alone_runs_in_several_threads(
     inputs = (IMAGES,) if isinstance(module, Cnn) else (ROWS,)
     loaded = contract.load(scripted(tmp_path / "model.pt", module), inputs=inputs)
     assert loaded.capabilities.is_reentrant
+
+
+class Normalizing(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.layers(x)
+        return answer
+
+
+MATRIX = (model.TensorSpec("x", "FP32", (-1, 4)),)
+
+
+@pytest.mark.parametrize("evaluates", [False, True])
+def test_a_module_saved_in_training_answers_as_its_library_loads_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, evaluates: bool
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(Normalizing().train()), tmp_path / "model.pt")
+        plain = torch.jit.load(tmp_path / "model.pt")
+    if evaluates:
+        plain.eval()
+    loaded = contract.load(tmp_path, inputs=MATRIX, options={"eval": True} if evaluates else {})
+    assert ("saved in training mode" in caplog.text) is not evaluates
+    numbers = np.random.default_rng(0)
+    for rows in (3, 5, 3):
+        x = numbers.standard_normal((rows, 4)).astype(np.float32)
+        with torch.inference_mode():
+            right = plain(torch.from_numpy(x)).numpy()
+        np.testing.assert_array_equal(loaded.predict({"x": x}, ())["output"], right)
+    # In training it counts batches, so two runs at once would meet.
+    assert loaded.capabilities.is_reentrant is evaluates
+    artifact, spec = contract.artifact(tmp_path), contract.spec(inputs=MATRIX)
+    reason = runtime_lookup.find(spec, artifact).find_row_mixing(loaded, artifact, spec)
+    assert ("saved in training mode" in (reason or "")) is not evaluates
+
+
+def test_other_options_are_named(tmp_path: Path) -> None:
+    path = scripted(tmp_path / "model.pt", Cnn())
+    with pytest.raises(errors.LoadFailed, match="option 'evaluate' is not known here"):
+        contract.load(path, options={"evaluate": True})
