@@ -12,6 +12,7 @@ from meshserve import config, errors
 from meshserve.cli import (
     config_commands,
     connection,
+    event_commands,
     llm_tables,
     log_commands,
     manifest,
@@ -104,6 +105,7 @@ def status(as_json: connection.AsJson = False, endpoint: connection.Endpoint = N
 # Registered in the order in which `meshserve --help` should list them.
 app.command("top")(top.top)
 app.command("logs")(log_commands.logs)
+app.command("events")(event_commands.events)
 app.add_typer(models.app, name="models")
 app.command("infer", help="Send one prediction to a model and print what it answers.")(late)
 app.command("schema")(config_commands.schema)

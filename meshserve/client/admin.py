@@ -23,7 +23,7 @@ APPLY_TIMEOUT_S = 120.0
 HEALTH_TIMEOUT_S = 5.0
 REASON_CHARS_MAX = 300
 
-Query = Mapping[str, str | int | None]
+Query = Mapping[str, str | float | None]
 """A query string; keys whose value is None are left out."""
 
 
@@ -73,6 +73,11 @@ class AdminClient:
         """Return a page of models, as chosen by `prefix`, `state`, `sort`, `limit` and `after`."""
         page = self.request("GET", paths.MESH_V1 + "models", query=query)
         return cast("mesh_status.ModelPage", page)
+
+    def events(self, **query: str | float | None) -> mesh_status.EventPage:
+        """Return what happened, as chosen by `about`, `kind`, `since_s`, `after` and `limit`."""
+        page = self.request("GET", paths.MESH_V1 + "events", query=query)
+        return cast("mesh_status.EventPage", page)
 
     def model(self, name: str, version: str | None = None) -> mesh_status.ModelStatus:
         """Return one model, by default its newest version."""

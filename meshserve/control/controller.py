@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from meshserve import errors, tasks
-from meshserve.control import effects, monitor
+from meshserve.control import caller, effects, monitor
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.mesh import change_spread, mesh, mesh_view
 from meshserve.core.values import (
@@ -54,6 +54,7 @@ class Controller:
         self._mesh = mesh.Mesh()
         self._cluster = cluster
         self._clock = clock
+        self.begun_s = clock.now_s()
         self._answer_held = answer_held
         self._queue: asyncio.Queue[events.Event] = asyncio.Queue()
         self._effects = effects.Effects(cluster, clock, self.post, self._mesh.gateway_snapshot)
@@ -125,7 +126,8 @@ class Controller:
 
         Raises the MeshError that refuses it.
         """
-        return await self._request(lambda ticket: events.AdminRequested(ticket, request))
+        by = caller.name()
+        return await self._request(lambda ticket: events.AdminRequested(ticket, request, by))
 
     async def load(self, name: str, id_: model.ModelId) -> None:
         """Return once the model is in memory where requests for `name` go.
@@ -154,6 +156,10 @@ class Controller:
     def view(self) -> mesh_view.MeshView:
         """Return the mesh as it is now."""
         return self._mesh.view()
+
+    def now_s(self) -> float:
+        """Return the time of the clock that events are logged by."""
+        return self._clock.now_s()
 
     async def wait_until(self, condition: Condition) -> None:
         """Return once the condition holds; it is evaluated after each event."""

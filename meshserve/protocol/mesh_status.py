@@ -204,6 +204,38 @@ class MeshStatus(TypedDict):
     controller: ControllerStatus
 
 
+class EventStatus(TypedDict):
+    """Something that happened at `at_s`, Unix time; fields that don't apply are empty.
+
+    `process` is the id of a worker or replica, or "gateway"; `by` is who or what made a change.
+    """
+
+    number: int
+    at_s: float
+    kind: str
+    reason: str
+    model: str
+    version: str
+    process: str
+    node: str
+    by: str
+    took_s: float
+
+
+class EventPage(TypedDict):
+    """A page of events, oldest first. `next` is the `after` of the next page of the same `log`.
+
+    `known_since_s` is when this controller began; what is older it has from workers that ran
+    before. `missed` events were more than workers remember until they report.
+    """
+
+    log: str
+    known_since_s: float
+    missed: int
+    events: list[EventStatus]
+    next: int
+
+
 class JoiningStatus(TypedDict):
     """Whether requests that wait together share runs.
 

@@ -91,6 +91,7 @@ ENGINE_PATHS = (
 # Headers that gateways add, which they take away from clients' requests first.
 MODEL_HEADER = "x-mesh-model"
 IS_ALIAS_HEADER = "x-mesh-is-alias"
+CLIENT_HEADER = "x-mesh-client"
 SECRET_HEADER = "x-mesh-secret"  # noqa: S105 a name
 """Shows a server of the mesh that another process of the same mesh asks."""
 

@@ -53,6 +53,7 @@ class PoolWorker:
         self._settings = settings
         self._meter = meter
         self._report_pages = worker_report.ReportPages(self.host)
+        self._report_events = worker_report.ReportEvents(self.host)
         self._load_signal = load_signal.LoadSignal(self.host)
         self._server: http_protocol.HttpServer | None = None
         self._ticking: asyncio.Task[None] | None = None
@@ -114,6 +115,7 @@ class PoolWorker:
             run_threads=copy_effects.RUN_THREADS,
             hogs=self.host.trials.ailing.hogs(),
             excess_s=self.host.trials.ailing.excess_s,
+            events=self._report_events.next(page.since, asyncio.get_running_loop().time()),
         )
 
     def copies(self, ids: tuple[model.ModelId, ...]) -> tuple[reports.CopyReport, ...]:

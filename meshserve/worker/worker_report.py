@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from meshserve.core.memory import copies as records
 from meshserve.core.memory import copy_lifecycle, version_choice
-from meshserve.core.values import model, reports
+from meshserve.core.values import mesh_events, model, reports
 from meshserve.worker.http import worker_app
 from meshserve.worker.models import joining, model_host
 
@@ -108,6 +108,24 @@ class ReportPages:
         # A first page takes the place of all that the controller knows, so nothing is gone of it.
         gone = set(ids).difference(copy.id for copy in page) if base else ()
         return ReportPage(self._number, base, page, tuple(gone), bool(self._due))
+
+
+class ReportEvents:
+    """Chooses the events for each report of a host."""
+
+    def __init__(self, host: model_host.ModelHost) -> None:
+        self._host = host
+        self._last_told = 0
+
+    def next(self, since: int, now_s: float) -> tuple[mesh_events.CopyEvent, ...]:
+        """Return what happened after the last report if that was `since`, else all that is known.
+
+        The receiver drops what it knows by its numbers: all comes again to a new controller.
+        """
+        latest = self._host.residency.history.after(self._last_told if since else 0, now_s)
+        if latest:
+            self._last_told = latest[-1].number
+        return latest
 
 
 def _copy(host: model_host.ModelHost, id_: model.ModelId) -> reports.CopyReport | None:

@@ -151,6 +151,8 @@ class FakeMesh(ThreadingHTTPServer):
         self.refusal: tuple[int, str] | None = None
         self.keys: list[str | None] = []
         self.growth = 0
+        self.log, self.missed = "one", 0
+        self.events: list[Any] = []
         self.models = {entry["name"]: dict(entry) for entry in MODELS}
         self.workers = [
             worker("default-0"),
@@ -188,6 +190,20 @@ class FakeMesh(ThreadingHTTPServer):
             entry["hits"] += self.growth
         self.models["digits"]["requests"] += self.growth
         return self.state
+
+    def event_page(self, query: dict[str, str]) -> dict[str, Any]:
+        after, since_s = int(query.get("after", 0)), float(query.get("since_s", 0))
+        return {
+            "log": self.log,
+            "known_since_s": self.events[0]["at_s"] - 1,
+            "missed": self.missed,
+            "events": [
+                event
+                for event in self.events
+                if event["number"] > after and event["at_s"] >= since_s
+            ],
+            "next": self.events[-1]["number"],
+        }
 
     def page(self, query: dict[str, str]) -> dict[str, Any]:
         names = [
@@ -238,6 +254,8 @@ class FakeMeshHandler(BaseHTTPRequestHandler):
                 return 200, json.dumps(self.server.status())
             case "GET", "mesh", "v1", "models":
                 return 200, json.dumps(self.server.page(query))
+            case "GET", "mesh", "v1", "events":
+                return 200, json.dumps(self.server.event_page(query))
             case _, "mesh", "v1", "models", name, *verb:
                 return self.of_model(name, verb, body)
             case "GET", "v2", "models", name:

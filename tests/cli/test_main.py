@@ -26,7 +26,19 @@ def test_help_lists_the_commands_in_order(run: conftest.Run) -> None:
     ]
     assert (done.exit_code, words) == (
         0,
-        ["up", "down", "status", "top", "logs", "infer", "schema", "manifest", "models", "config"],
+        [
+            "up",
+            "down",
+            "status",
+            "top",
+            "logs",
+            "events",
+            "infer",
+            "schema",
+            "manifest",
+            "models",
+            "config",
+        ],
     )
 
 

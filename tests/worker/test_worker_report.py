@@ -185,3 +185,16 @@ async def test_after_a_missed_page_all_copies_come_again(host: model_host.ModelH
     await host.ensure_loaded(ID, 20)
     assert [pages.next(number).since for number in (0, 1, 1, 3)] == [0, 1, 0, 3]
     assert [copy.id for copy in pages.next(2).copies] == [ID]
+
+
+async def test_events_are_reported_until_a_report_is_known_to_have_come(
+    host: model_host.ModelHost,
+) -> None:
+    pages = worker_report.ReportEvents(host)
+    await host.ensure_loaded(ID, 20)
+    [loaded] = pages.next(0, host.residency.copies[next(iter(host.residency.copies))].loaded_s + 2)
+    assert (loaded.kind, loaded.id, loaded.ago_s) == ("loaded", ID, 2.0)
+    assert pages.next(1, 0.0) == ()
+    host.unload(ID)
+    assert [event.kind for event in pages.next(2, 0.0)] == ["unloaded"]
+    assert [event.kind for event in pages.next(0, 0.0)] == ["loaded", "unloaded"]

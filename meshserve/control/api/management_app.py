@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from meshserve.control import admin_service
+from meshserve.control import admin_service, caller
 from meshserve.control.api import (
+    event_list,
     hold_endpoint,
     management_grpc,
     mesh_metrics,
@@ -40,6 +41,7 @@ class ManagementApp:
         self._rest = Starlette(
             routes=[
                 *mesh_v1.MeshApi(service).routes(),
+                *event_list.EventList(service.controller).routes(),
                 *triton_repository.routes(repository),
                 *triton_extensions.routes(),
                 *openai_models.ModelList(service.view).routes(),
@@ -59,7 +61,10 @@ class ManagementApp:
         # The type may name the encoding of messages too: `application/grpc+proto`.
         is_grpc = headers.get(b"content-type", b"").startswith(b"application/grpc")
         app = self._grpc if is_grpc else self._rest
-        await app({**scope, "path": _quoted_path(scope)}, receive, send)
+        # Envoy drops what a client writes into this header, and sets it from the client's key.
+        client = headers.get(paths.CLIENT_HEADER.encode(), b"").decode("latin-1")
+        with caller.named(client):
+            await app({**scope, "path": _quoted_path(scope)}, receive, send)
 
     async def _answer_metrics(self, _: Request) -> Response:
         return PlainTextResponse(

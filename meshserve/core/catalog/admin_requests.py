@@ -35,6 +35,7 @@ class QueuedRequest:
 
     request: Request
     ticket: str = ""
+    by: str = ""
 
 
 class AdminQueue:
@@ -58,9 +59,9 @@ class AdminQueue:
         """Whether a request waits, or is being saved."""
         return bool(self._waiting) or self._saving is not None
 
-    def add(self, request: Request, ticket: str = "") -> None:
+    def add(self, request: Request, ticket: str = "", by: str = "") -> None:
         """Take in a request, and decide it at once if none is before it."""
-        self._waiting.append(QueuedRequest(request, ticket))
+        self._waiting.append(QueuedRequest(request, ticket, by))
         self._advance()
 
     def saved(self) -> None:
@@ -98,6 +99,7 @@ class AdminQueue:
             # A later configuration may give names back that it has taken over from the repository.
             self._scans[queued.request.origin] = queued.request.specs
         if save.changes:
+            save = dataclasses.replace(save, by=queued.by or _cause(queued.request))
             self._saving = (queued, save)
             self._out.append(save)
         else:
@@ -111,6 +113,13 @@ class AdminQueue:
     def _refuse(self, queued: QueuedRequest, error: errors.MeshError) -> None:
         if queued.ticket:
             self._out.append(commands.Refuse(queued.ticket, error))
+
+
+def _cause(request: Request) -> str:
+    """Return what has led to a request that nobody made, as users are told it."""
+    if isinstance(request, events.RepositoryScanned):
+        return str(request.origin)
+    return "files" if isinstance(request, events.SourcesStamped) else ""
 
 
 def decide(

@@ -95,13 +95,13 @@ class Admission:
         if need.fits_in(free) and need.fits_in(self._account.free):
             self._start(copy)
             return True
-        promise = self._pool.make_room(need, free)
+        promise = self._pool.make_room(copy, need, free)
         if promise is not memory_pool.Promise.NONE:
             # Evictions are ordered for this copy, so it will start: it counts as a parallel load.
             claims.starts += 1
             claims.bytes_soon = claims.bytes_soon.plus(need)
         elif is_impatient:
-            self._drain_for(need, free, claims, may_drain)
+            self._drain_for(copy, free, claims, may_drain)
         # Evictions for copies behind it would take the host memory that its offloads wait for.
         return promise is not memory_pool.Promise.POSTPONED
 
@@ -118,6 +118,7 @@ class Admission:
         )
         too_big = self._pool.too_big_error(copy, overhead_bytes)
         if too_big is not None:
+            self._pool.note_too_big(copy, too_big.message)
             self._waiters.refuse(self._waiters.take(copy), too_big)
             self.cancel(copy)
             return True
@@ -128,16 +129,17 @@ class Admission:
         return False
 
     def _drain_for(
-        self, need: model.Footprint, free: model.Footprint, claims: _Claims, may_drain: bool
+        self, copy: copies.Copy, free: model.Footprint, claims: _Claims, may_drain: bool
     ) -> None:
         """Claim for an impatient load what copies in use will give, and drain more if needed.
 
         No start is claimed: until the last lease ends, loads that need no draining may overtake.
         """
+        need = copy.admission_need
         unclaimed = self._account.draining.minus(claims.draining_bytes)
         free_later = free.plus(unclaimed)
         if not need.fits_in(free_later):
-            if not (may_drain and self._pool.drain_for(need, free_later)):
+            if not (may_drain and self._pool.drain_for(copy, need, free_later)):
                 return
             unclaimed = self._account.draining.minus(claims.draining_bytes)
         given = need.limited_to(unclaimed)

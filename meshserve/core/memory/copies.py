@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from meshserve import errors
 from meshserve.core import backoff
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.memory.copy_lifecycle import IDLE, CopyPhase
-from meshserve.core.values import model
+from meshserve.core.values import mesh_events, model
 
 NO_WAITERS: dict[ev.Ticket, model.ModelId] = {}
 """The empty dictionary that all records without waiters share; nothing may be added to it.
@@ -61,6 +62,14 @@ class LoadFailure:
         return type(self.error)(self.error.message, retry_after_s=wait_s if wait_s > 0 else None)
 
 
+class Departure(NamedTuple):
+    """When a copy was last ordered out of memory, or was too big for it, and why."""
+
+    at_s: float
+    kind: mesh_events.CopyKind
+    reason: str
+
+
 # Compared by identity (eq=False): no two records are the same copy, and sets of them stay cheap.
 @dataclass(slots=True, eq=False)
 class Copy:
@@ -99,6 +108,7 @@ class Copy:
     failure: LoadFailure | None = None
     loaded_s: float = 0.0
     deaths: backoff.Backoff | None = None
+    departure: Departure | None = None
 
     def apply_artifact(self, artifact: ev.ArtifactFetched) -> None:
         """Take over what the artifact promises, but keep what a load here has measured."""

@@ -38,6 +38,7 @@ class CopyDeaths:
         copy.deaths.record_failure(now_s, now_s - copy.loaded_s)
         copy.failure = copies.LoadFailure(errors.LoadDied(str(event.death)), copy.deaths)
         self._pool.changed |= copy.names
+        self._pool.history.note("died", copy.names, now_s, copy.failure.error.message)
         # Otherwise those who wait get the next load, which may begin at once.
         if not copy.deaths.is_due(now_s):
             self._requests.refuse_all(copy, copy.failure.refusal(now_s))

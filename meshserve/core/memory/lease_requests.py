@@ -84,7 +84,10 @@ class LeaseRequests:
                 return failure.refusal(now_s)
         # In other phases the copy's bytes are booked, or its load decides whether it fits.
         if state in {CopyPhase.ABSENT, CopyPhase.FAILED, CopyPhase.OFFLOADED}:
-            return self._pool.too_big_error(copy, self._pool.account.overhead_min_bytes)
+            too_big = self._pool.too_big_error(copy, self._pool.account.overhead_min_bytes)
+            if too_big is not None:
+                self._pool.note_too_big(copy, too_big.message)
+            return too_big
         return None
 
     def fetch(self, binding: copies.Binding) -> None:

@@ -11,6 +11,7 @@ from meshserve import errors
 from meshserve.core import state_table
 from meshserve.core.memory import (
     copies,
+    copy_history,
     copy_lifecycle,
     eviction,
     eviction_queue,
@@ -18,9 +19,10 @@ from meshserve.core.memory import (
 )
 from meshserve.core.memory import residency_events as ev
 from meshserve.core.memory.copy_lifecycle import CopyMove, CopyPhase
-from meshserve.core.values import model
+from meshserve.core.values import mesh_events, model
 
 MIB = 2**20
+TOO_BIG_PAUSE_S = 60.0
 
 
 class Promise(enum.Enum):
@@ -50,6 +52,7 @@ class MemoryPool:
         self.account = memory_account.MemoryAccount(limits.budget)
         self.counts = copies.ResidencyCounts()
         self.changed: set[model.ModelId] = set()
+        self.history = copy_history.CopyHistory()
         self.now_s = 0.0
         self._policy = policy
         self._out = out
@@ -114,6 +117,20 @@ class MemoryPool:
         copy.uses = eviction.decayed(copy.uses, self.now_s - copy.last_used_s)
         copy.last_used_s = self.now_s
         self.rate(copy)
+        is_loaded = copy.loaded_s == self.now_s
+        came = "" if is_loaded else "back on the GPU; "
+        reason = f"{came}{len(copy.waiters)} waited for it"
+        load_s = copy.load_s if is_loaded else 0.0
+        self.history.note("loaded", copy.names, self.now_s, reason, load_s)
+
+    def record_failure(self, record: copies.Copy | copies.Binding) -> None:
+        """Note in the history that a fetch or load of the record has just failed."""
+        failure = record.failure
+        assert failure is not None, "it has not failed"
+        ids = record.names if isinstance(record, copies.Copy) else {record.id}
+        wait_s = failure.retry.retry_at_s - self.now_s
+        reason = f"{failure.error.message} (failure {failure.retry.failures} in a row; the next "
+        self.history.note("load failed", ids, self.now_s, f"{reason}try is in {wait_s:.0f} s)")
 
     def _score(self, key: str) -> float:
         copy = self.copies[key]
@@ -136,6 +153,8 @@ class MemoryPool:
         state = copy.state
         if state in copy_lifecycle.IDLE:
             if copy.is_unload_requested or not copy.names:
+                if copy.failure is None:
+                    self._note_departure("unloaded", copy, "by request")
                 self._drain(copy)
             elif not copy.pins:
                 queue = self._ready if state is CopyPhase.READY else self._offloaded
@@ -217,10 +236,13 @@ class MemoryPool:
 
     # Making room
 
-    def make_room(self, need: model.Footprint, free: model.Footprint) -> Promise:
+    def make_room(
+        self, comer: copies.Copy, need: model.Footprint, free: model.Footprint
+    ) -> Promise:
         """Evict or offload as many copies as `need` takes beyond `free`; none if all are too few.
 
-        `free` is the memory that is free soon and not claimed by loads ahead.
+        `comer` is the copy that needs the room, and `free` the memory that is free soon and not
+        claimed by loads ahead.
         """
         buffer_bytes = free.host_bytes - need.host_bytes
         # Closed here, because only then has the queue got back what the plan has read.
@@ -233,7 +255,7 @@ class MemoryPool:
             )
             plan = self._plan(need, free, buffer)
         # Only now, because the queues must not change while they are read.
-        return Promise.NONE if plan is None else self._perform(plan)
+        return Promise.NONE if plan is None else self._perform(plan, comer)
 
     def keep_within_budget(self) -> bool:
         """Evict copies if bookings and overhead exceed the budget and evictions can mend that.
@@ -255,7 +277,7 @@ class MemoryPool:
         buffer_bytes = min(free.host_bytes - need.host_bytes, self.account.free.host_bytes)
         plan = self._plan(need, free, eviction.HostBuffer(buffer_bytes, buffer_bytes))
         assert plan is not None, "the need was limited to what evictions can reach"
-        self._perform(plan)
+        self._perform(plan, None)
 
     def _plan(
         self, need: model.Footprint, free: model.Footprint, buffer: eviction.HostBuffer
@@ -271,16 +293,28 @@ class MemoryPool:
         assert plan is not None, "all evictable copies would be enough, and yet no plan was found"
         return plan
 
-    def _perform(self, plan: eviction.EvictionPlan) -> Promise:
+    def _perform(self, plan: eviction.EvictionPlan, comer: copies.Copy | None) -> Promise:
+        # Nearly every plan is empty, and then no words are needed.
+        reason = self._reason(comer) if plan.free or plan.offload else ""
         for key in plan.free:
-            self.evict(self.copies[key])
+            self.evict(self.copies[key], reason)
         for key in plan.offload:
             self._raise_age(self.copies[key])
+            self._note_departure("parked", self.copies[key], reason)
             self._offload(self.copies[key])
         return Promise.POSTPONED if plan.is_postponed else Promise.COMING
 
-    def drain_for(self, need: model.Footprint, free: model.Footprint) -> bool:
-        """Drain as many copies, leased ones too, as `need` takes beyond `free`.
+    def _reason(self, comer: copies.Copy | None) -> str:
+        if comer is not None:
+            return f"to make room for {copy_history.in_words(comer)}"
+        account = self.account
+        return (
+            f"the process takes {_in_words(model.Footprint(account.overhead_bytes))} beside its "
+            f"models, of a budget of {_in_words(account.budget)}"
+        )
+
+    def drain_for(self, comer: copies.Copy, need: model.Footprint, free: model.Footprint) -> bool:
+        """Drain as many copies, leased ones too, as `need` of `comer` takes beyond `free`.
 
         Return False, and drain none, if all of them are too few.
         """
@@ -290,7 +324,7 @@ class MemoryPool:
             # Without a host buffer: a copy that drains is freed with its last lease.
             plan = eviction.plan(candidates, free, need)
         if plan is not None:
-            self._perform(plan)
+            self._perform(plan, comer)
         return plan is not None
 
     def _candidates(
@@ -311,14 +345,28 @@ class MemoryPool:
                     can_offload = copy.can_offload and copy.state is CopyPhase.READY
                     yield eviction.Candidate(key, copy.booked, can_offload, score)
 
-    def evict(self, copy: copies.Copy) -> None:
+    def evict(self, copy: copies.Copy, reason: str) -> None:
         """Free the copy, with its last lease, to make room or because it was idle for long."""
         self._raise_age(copy)
         self.counts.evictions += 1
+        self._note_departure("evicted", copy, reason)
         self._drain(copy)
+
+    def _note_departure(self, kind: mesh_events.CopyKind, copy: copies.Copy, reason: str) -> None:
+        copy.departure = copies.Departure(self.now_s, kind, reason)
+        self.history.note(kind, copy.names, self.now_s, reason)
 
     def _raise_age(self, copy: copies.Copy) -> None:
         self._age = max(self._age, copy.score)
+
+    def note_too_big(self, copy: copies.Copy, reason: str = "") -> None:
+        """Note that the copy is too big for the memory that others leave to it."""
+        last = copy.departure
+        # Each request for such a model is refused, and one line a minute is enough.
+        if last and last.kind == "too big" and self.now_s - last.at_s < TOO_BIG_PAUSE_S:
+            return
+        reason = reason or f"it takes {_in_words(copy.need)}, and others can't leave that much now"
+        self._note_departure("too big", copy, reason)
 
     def too_big_error(self, copy: copies.Copy, overhead_bytes: int) -> errors.ModelTooBig | None:
         """Return the error if the copy can never fit while the overhead is `overhead_bytes`."""

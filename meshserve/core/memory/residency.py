@@ -59,13 +59,13 @@ class Residency:
         self.account = self._pool.account
         self.counts = self._pool.counts
         self.changed = self._pool.changed
+        self.history = self._pool.history
         self.previous = previous_copies.PreviousCopies(
             self.bindings, self.changed, lambda id_: self._forget(ev.ModelForgotten(id_))
         )
         # All pinned models, with or without a copy: a pin may come before the artifact.
         self._pinned: set[model.ModelId] = set()
-        # When idle copies were last looked for.
-        self._swept_s = 0.0
+        self._swept_s = 0.0  # when idle copies were last looked for
 
     def handle(self, event: ev.Event, now_s: float) -> list[ev.Command]:  # noqa: C901, PLR0912
         """Apply an event and return the commands that it causes, to be performed in order."""
@@ -241,6 +241,7 @@ class Residency:
             record.failure = copies.LoadFailure(error, backoff.Backoff(self.limits.backoff))
         record.failure.error = error
         record.failure.retry.record_failure(self._pool.now_s)
+        self._pool.record_failure(record)
         self._requests.refuse_all(record, record.failure.refusal(self._pool.now_s))
 
     # Outcomes of commands
@@ -281,6 +282,7 @@ class Residency:
 
         Its waiters go on waiting for room, unless the budget can never be enough.
         """
+        self._pool.note_too_big(copy)
         self._pool.free(copy)
         too_big = self._pool.too_big_error(copy, self.account.overhead_min_bytes)
         if too_big is not None:
@@ -395,4 +397,4 @@ class Residency:
             is_idle = copy.is_evictable and self._pool.now_s - copy.last_used_s >= idle_s
             # The source of what a replaced model was may be gone, so it could not come back.
             if is_idle and not any(map(version_choice.is_previous, copy.names)):
-                self._pool.evict(copy)
+                self._pool.evict(copy, f"no request came for {idle_s:g} s (idle_unload_s)")

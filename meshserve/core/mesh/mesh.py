@@ -7,7 +7,14 @@ from typing import assert_never
 
 from meshserve.core.catalog import admin_requests, alias_requests, catalog_index
 from meshserve.core.llm import llms
-from meshserve.core.mesh import copy_requests, hot_models, mesh_view, pins, quarantine
+from meshserve.core.mesh import (
+    copy_requests,
+    hot_models,
+    mesh_history,
+    mesh_view,
+    pins,
+    quarantine,
+)
 from meshserve.core.processes import gateways, workers
 from meshserve.core.processes.reconcile import ProcessState
 from meshserve.core.values import (
@@ -50,6 +57,7 @@ class Mesh:
         self.admin_queue = admin_requests.AdminQueue(self.catalog, self._out)
         self.copy_requests = copy_requests.CopyRequests(self.catalog, self.workers, self._out)
         self._quarantine = quarantine.Quarantine(self.catalog, self.workers, self.admin_queue)
+        self.history = mesh_history.MeshHistory(self.workers, self.hot_models, self.llms.fleet)
         self.is_draining = False
         self._nodes: tuple[str, ...] = ()
         self._controller: model.Endpoint | None = None
@@ -66,6 +74,7 @@ class Mesh:
         self._view = None
         self._take_in(event, now_s)
         self._follow(now_s)
+        self.history.record(event, self._out, now_s)
         return self.take_commands()
 
     def take_commands(self) -> list[commands.Command]:
@@ -109,7 +118,7 @@ class Mesh:
     def _take_in_request(self, event: events.TicketedRequest) -> None:
         match event:
             case events.AdminRequested():
-                self.admin_queue.add(event.request, event.ticket)
+                self.admin_queue.add(event.request, event.ticket, event.by)
             case events.ModelLoadRequested():
                 self.copy_requests.load(event)
             case events.ModelUnloadRequested():
@@ -325,6 +334,7 @@ class Mesh:
                 llms=mesh_view.llm_views(self.llms.llms.values()),
                 models=self.catalog.models,
                 aliases=MappingProxyType(self.catalog.aliases),
+                events=self.history.log,
                 _index=self.catalog,
                 _workers=self.workers,
             )

@@ -10,6 +10,7 @@ from typing import Protocol
 from meshserve import errors
 from meshserve.core.catalog import catalog_index
 from meshserve.core.llm import llm_state, replica_state
+from meshserve.core.mesh import event_log
 from meshserve.core.processes import gateways
 from meshserve.core.processes import workers as workers_part
 from meshserve.core.processes.reconcile import ProcessState
@@ -33,6 +34,24 @@ class ModelsView(Protocol):
 
     def versions(self, name: str) -> tuple[str, ...]:
         """Return the versions of a model, oldest first."""
+        ...
+
+
+class EventsView(Protocol):
+    """The log of what has happened, for reading."""
+
+    @property
+    def missed(self) -> int:
+        """How many events workers could not tell."""
+        ...
+
+    @property
+    def last_number(self) -> int:
+        """The number of the newest event."""
+        ...
+
+    def read(self, choice: event_log.EventChoice) -> list[event_log.NumberedEvent]:
+        """Return the chosen events in the order of their numbers."""
         ...
 
 
@@ -122,6 +141,7 @@ class MeshView:
     llms: tuple[LlmView, ...]
     models: ModelsView
     aliases: Mapping[str, desired.DesiredAlias]
+    events: EventsView
     _index: catalog_index.CatalogIndex = field(repr=False)
     _workers: workers_part.Workers = field(repr=False)
 

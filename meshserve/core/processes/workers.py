@@ -38,6 +38,8 @@ class WorkerRecord(reconcile.ProcessRecord[desired.WorkerSettings]):
     full_at: int = 0
     report: reports.WorkerReport | None = field(default=None, repr=False)
     copies: dict[model.ModelId, reports.CopyReport] = field(default_factory=dict, repr=False)
+    # The number of the last event of its process that was reported.
+    last_event: int = 0
 
     def take_report(self, report: reports.WorkerReport) -> None:
         """Keep the newest report, and update `copies` by it."""
@@ -51,7 +53,7 @@ class WorkerRecord(reconcile.ProcessRecord[desired.WorkerSettings]):
 
     def forget_reports(self) -> None:
         """Drop what an earlier process has reported."""
-        self.report, self.copies = None, {}
+        self.report, self.copies, self.last_event = None, {}, 0
 
 
 class Workers(

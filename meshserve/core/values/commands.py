@@ -22,11 +22,13 @@ ProcessKind = Literal["worker", "gateway", "replica"]
 class SaveChanges:
     """Make the changes durable, all or none: answered by ChangesSaved or SaveFailed.
 
-    The next SaveChanges follows only after the answer. `words` tell users what changes.
+    The next SaveChanges follows only after the answer. `words` tell users what changes, and
+    `by` says who or what asked for it, such as the name of an API key, "" if that is unknown.
     """
 
     changes: tuple[registry_contents.RegistryChange, ...]
     words: tuple[str, ...] = ()
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

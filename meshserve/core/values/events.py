@@ -140,10 +140,14 @@ AdminRequest = CatalogRequest | ReleaseRequested
 
 @dataclass(frozen=True, slots=True)
 class AdminRequested:
-    """An admin request: answered by Acknowledge once its changes are saved, or by Refuse."""
+    """An admin request: answered by Acknowledge once its changes are saved, or by Refuse.
+
+    `by` says who or what asked for it, such as the name of an API key, "" if that is unknown.
+    """
 
     ticket: str
     request: AdminRequest
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

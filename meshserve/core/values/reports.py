@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from meshserve.core.values import catalog, containment, model
+from meshserve.core.values import catalog, containment, mesh_events, model
 
 CopyState = Literal["absent", "fetching", "loading", "ready", "parked", "evicting", "failed"]
 JoiningState = Literal["", "joined", "unproven", "never", "stopped"]
@@ -100,6 +100,8 @@ class WorkerReport:
     hogs: tuple[containment.MemoryHog, ...] = ()
     excess_s: float = 0.0
     join_stops: tuple[catalog.JoiningStopped, ...] = ()
+    # Those that the report before has not told, or all that it remembers if that one was lost.
+    events: tuple[mesh_events.CopyEvent, ...] = ()
 
     @property
     def hung_runs(self) -> int:

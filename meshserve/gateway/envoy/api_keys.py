@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from meshserve.core.values import snapshots
 from meshserve.gateway.envoy import Json
+from meshserve.protocol import paths
 
 FILTER = "envoy.filters.http.api_key_auth"
-CLIENT_HEADER = "x-mesh-client"
 KEY_HEADERS = ("authorization", "x-api-key")
 # Schemes are case-insensitive (RFC 9110, 11.1), but the filter strips only `Bearer ` from a key.
 # The two other spellings that clients use are therefore keys of their own.
@@ -76,5 +76,5 @@ def _rule(clients: dict[str, str]) -> Json:
     return {
         "@type": API_KEYS_ROUTE,
         "credentials": credentials,
-        "forwarding": {"header": CLIENT_HEADER},
+        "forwarding": {"header": paths.CLIENT_HEADER},
     }

@@ -118,9 +118,10 @@ def test_a_registration_costs_the_same_however_many_models_there_are(
     def calls(name: str) -> Any:
         counted = 0
 
-        def count(_: Any, event: Any, __: Any) -> None:
+        def count(frame: Any, event: Any, _: Any) -> None:
             nonlocal counted
-            counted += event == "call"
+            # Ours alone: Hypothesis is called by the garbage collector, whenever that runs.
+            counted += event == "call" and "hypothesis" not in frame.f_code.co_filename
 
         sys.setprofile(count)
         try:
