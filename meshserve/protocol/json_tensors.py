@@ -146,6 +146,26 @@ def natural_datatype(values: Any, name: str, floats: str) -> str:
     raise errors.InvalidRequest(f"input {name!r} must hold numbers, texts or booleans alone")
 
 
+def whole_datatype(values: Any) -> str | None:
+    """Return INT64 or UINT64 if one of these holds all nested values, which are whole, else None."""
+    first = values
+    while type(first) is list and first:
+        first = first[0]
+    # Most requests begin with a fraction, so the others need not be looked at.
+    if type(first) is not int:
+        return None
+    elements = _innermost(values)
+    if not {int}.issuperset(map(type, elements)):
+        return None
+    fitting = (
+        datatype
+        for datatype in ("INT64", "UINT64")
+        if (limits := np.iinfo(tensors.DTYPES[datatype].str)).min <= min(elements)
+        and max(elements) <= limits.max
+    )
+    return next(fitting, None)
+
+
 def to_flat_array(values: Any, datatype: str, name: str) -> np.ndarray:
     """Return the innermost values in their order, however they are nested, in one dimension.
 

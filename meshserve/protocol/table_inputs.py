@@ -31,8 +31,9 @@ def to_inputs(
 ) -> dict[str, np.ndarray]:
     """Return the arrays that the model takes: its one matrix, or one array [rows] for each column.
 
-    A matrix may have any name, and any numeric datatype that the model's own can hold. Columns come
-    by their names, in any order, of shape [rows] or [rows, 1]. Raises InvalidRequest.
+    A matrix may have any name, and any numeric datatype that the model's own can hold, or that its
+    library judges itself. Columns come by their names, in any order, of shape [rows] or [rows, 1].
+    Raises InvalidRequest.
     """
     first = signature.inputs[0]
     for name, tensor in given.items():
@@ -44,7 +45,7 @@ def to_inputs(
         if not _is_column(name, tensor, table):
             if table.is_by_column:
                 return _split_matrix(name, tensor, table.columns)
-            return {first.name: _matrix(name, tensor, first)}
+            return {first.name: _matrix(name, tensor, first, table)}
     if not table.columns:
         raise errors.InvalidRequest(
             f"the model takes one matrix, {first.name!r} ({first.datatype} {list(first.shape)}); "
@@ -53,10 +54,16 @@ def to_inputs(
     columns = _columns(given, table.columns)
     if table.is_by_column:
         return {name: as_it_came(tensor) for name, tensor in columns.items()}
-    dtype = tensors.dtype(first.datatype)
+    return {first.name: _stacked(columns, first.datatype, table)}
+
+
+def _stacked(columns: Tensors, datatype: str, table: model.Table) -> np.ndarray:
+    """Return columns [rows] as one matrix."""
+    if table.keeps_datatypes and all(_is_numeric(tensor) for tensor in columns.values()):
+        datatype = _common_datatype(columns.values())
     # Each column by itself, so that an error names the column whose values do not fit.
-    arrays = [_converted(name, tensor, first.datatype) for name, tensor in columns.items()]
-    return {first.name: np.stack(arrays, axis=1).astype(dtype, copy=False)}
+    arrays = [_converted(name, tensor, datatype) for name, tensor in columns.items()]
+    return np.stack(arrays, axis=1).astype(tensors.dtype(datatype), copy=False)
 
 
 def check_names(given: Iterable[str], columns: Sequence[str], owner: str = "") -> None:
@@ -103,9 +110,25 @@ def _has_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
     )
 
 
-def _matrix(name: str, tensor: tensors.WireTensor, spec: model.TensorSpec) -> np.ndarray:
+def _common_datatype(columns: Iterable[tensors.WireTensor]) -> str:
+    """Return the datatype that holds the numbers of all columns, as numpy and pandas choose it."""
+    common = np.result_type(*(as_it_came(tensor).dtype for tensor in columns))
+    names = (name for name, dtype in tensors.DTYPES.items() if dtype == common and name != "BF16")
+    return next(names)
+
+
+def _is_numeric(tensor: tensors.WireTensor) -> bool:
+    return not tensor.array.dtype.hasobject
+
+
+def _matrix(
+    name: str, tensor: tensors.WireTensor, spec: model.TensorSpec, table: model.Table
+) -> np.ndarray:
     """Return the matrix in the model's datatype; texts and one feature may lack a dimension."""
-    array = _converted(name, tensor, spec.datatype)
+    if table.keeps_datatypes and _is_numeric(tensor):
+        array = as_it_came(tensor)
+    else:
+        array = _converted(name, tensor, spec.datatype)
     if array.ndim == 1 and len(spec.shape) == MATRIX_RANK and spec.shape[1] in (1, -1):
         array = array.reshape(-1, 1)
     elif array.ndim == MATRIX_RANK and len(spec.shape) == 1 and array.shape[1] == 1:

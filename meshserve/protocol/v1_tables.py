@@ -72,10 +72,14 @@ def _is_object(row: object) -> bool:
 def _matrix(rows: Sequence[Any], signature: model.Signature) -> Inputs:
     spec = signature.inputs[0]
     values: list[Any] = list(rows)
-    if spec.datatype not in ("BOOL", "BYTES"):
+    datatype = spec.datatype
+    if datatype not in ("BOOL", "BYTES"):
         values = [_booleans_as_numbers(row) for row in values]
-    array = json_tensors.to_array(values, spec.datatype, spec.name)
-    return {spec.name: tensors.WireTensor(spec.datatype, array)}
+    if datatype == "FP64":
+        # As numpy reads lists: a double would round whole numbers beyond 2^53.
+        datatype = json_tensors.whole_datatype(values) or datatype
+    array = json_tensors.to_array(values, datatype, spec.name)
+    return {spec.name: tensors.WireTensor(datatype, array)}
 
 
 def _booleans_as_numbers(row: Any) -> Any:

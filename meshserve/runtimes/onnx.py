@@ -25,6 +25,7 @@ from meshserve.runtimes import (
     onnx_state,
     prerequisites,
     probing,
+    refusals,
     row_proof,
     signatures,
 )
@@ -142,7 +143,7 @@ class OnnxModel(model_runtime.LoadedModel):
     ) -> dict[str, np.ndarray]:
         """Run the session. Shapes and datatypes are the signature's.
 
-        Raises InvalidRequest if ONNX Runtime refuses the values.
+        Raises InvalidRequest if ONNX Runtime fails with the values.
         """
         names = list(outputs) or self._output_names
         if self._text_inputs:
@@ -152,13 +153,9 @@ class OnnxModel(model_runtime.LoadedModel):
             }
         try:
             values = self._run(names, inputs)
-        except Exception as error:
-            # The class can be named only where the library is imported.
-            if type(error).__name__ == "InvalidArgument":
-                raise errors.InvalidRequest(
-                    files.summarize(error, onnx_sessions.ERROR_PREFIXES)
-                ) from None
-            raise
+        except Exception as error:  # ONNX Runtime's exceptions have no other common base
+            words = files.summarize(error, onnx_sessions.ERROR_PREFIXES)
+            raise refusals.refusal(error, words) from error
         if self._decoders:
             return {
                 name: self._decoders.get(name, np.asarray)(value)

@@ -238,7 +238,8 @@ def _estimator(fitted: Any, jobs: int) -> tabular.Estimator:
         is_row_wise=sklearn_columns.are_rows_independent(fitted),
         samples=facts.samples,
         expected=_expected_outputs(fitted, functions),
-        own_input=_TEXTS if columns is None and sklearn_columns.takes_texts(fitted) else None,
+        own_input=_TEXTS if columns is None and _takes_rows_of_texts(fitted) else None,
+        keeps_datatypes=kept is None,
     )
 
 
@@ -376,6 +377,13 @@ def _expected_outputs(
         model.TensorSpec(name, label if name == "predict" else "FP64", shapes[name])
         for name in functions
     )
+
+
+def _takes_rows_of_texts(fitted: Any) -> bool:
+    """Return whether a row is one text: a document, or a label to be encoded."""
+    if type(fitted).__name__ in ("LabelEncoder", "LabelBinarizer"):
+        return np.asarray(fitted.classes_).dtype.kind in "OU"
+    return sklearn_columns.takes_texts(fitted)
 
 
 def _has_method(fitted: Any, name: str) -> bool:

@@ -17,6 +17,7 @@ from meshserve.runtimes import (
     datatypes,
     files,
     probing,
+    refusals,
     signatures,
     tabular_outputs,
     tabular_trial,
@@ -54,7 +55,9 @@ class Estimator:
     take. `refusals` are the exceptions that the library raises for values that the model can't
     take. `is_row_wise`: no row of a run influences another. `samples` are values for made-up rows,
     by the column's position. `expected` are outputs for a model that refuses made-up rows.
-    `own_input` is what a model takes whose rows have no columns, such as texts.
+    `own_input` is what a model takes whose rows have no columns, such as texts. `keeps_datatypes`:
+    the functions compute otherwise with numbers of another datatype, so a matrix comes as it was
+    sent, unless the functions take FP32 alone or the owner has declared a datatype.
     """
 
     functions: Mapping[str, tabular_outputs.Function]
@@ -70,6 +73,7 @@ class Estimator:
     samples: Mapping[int, Sequence[Any]] = field(default_factory=dict)
     expected: tuple[model.TensorSpec, ...] = ()
     own_input: model.TensorSpec | None = None
+    keeps_datatypes: bool = False
 
 
 class TabularModel(model_runtime.LoadedModel):
@@ -97,7 +101,7 @@ class TabularModel(model_runtime.LoadedModel):
 
         `inputs` are rows of shape [rows, columns], or an array [rows] for each column. Raises
         InvalidRequest for values that the library refuses, or that are of another kind than those
-        of the column.
+        of the column. Numbers of a datatype that it refuses are tried in that of the signature.
         """
         # A name of its own keeps it alive: `close` may come while a run goes on.
         estimator = self._estimator
@@ -111,10 +115,10 @@ class TabularModel(model_runtime.LoadedModel):
         except errors.MeshError:
             raise
         except Exception as error:
-            refusal = self._explain(estimator, inputs, error)
-            if refusal is None:
-                raise
-            raise refusal from None
+            own = self._in_own_datatype(inputs)
+            if own is not None:
+                return self.predict(own, outputs)
+            raise self._explain(estimator, inputs, error) from error
         return {name: self._output(name, sources[name], returned) for name in names}
 
     def _learn_sources(
@@ -131,10 +135,19 @@ class TabularModel(model_runtime.LoadedModel):
         self._sources = dict(trial.sources)
         return self._sources
 
-    def _explain(
-        self, estimator: Estimator, inputs: Arrays, error: Exception
-    ) -> errors.InvalidRequest | None:
-        """Return the error for a caller who is at fault, None if the model is."""
+    def _in_own_datatype(self, inputs: Arrays) -> Arrays | None:
+        """Return the matrix in the signature's datatype, None if it is that or may not have it."""
+        first, table = self.signature.inputs[0], self.signature.table
+        rows = inputs[first.name]
+        dtype = datatypes.NUMPY_TYPES[first.datatype]
+        if table is None or not table.keeps_datatypes or table.is_by_column:
+            return None
+        if rows.dtype.hasobject or rows.dtype == dtype:
+            return None
+        return {first.name: rows.astype(dtype)}
+
+    def _explain(self, estimator: Estimator, inputs: Arrays, error: Exception) -> errors.MeshError:
+        """Return what the caller is told, who is at fault if the model has taken other rows."""
         words = files.summarize(error)
         faults = []
         if estimator.by_column is not None and self.probe is not None:
@@ -144,7 +157,10 @@ class TabularModel(model_runtime.LoadedModel):
             )
         if faults:
             return errors.InvalidRequest(f"{'; '.join(faults)}: {words}")
-        return errors.InvalidRequest(words) if isinstance(error, estimator.refusals) else None
+        if isinstance(error, estimator.refusals):
+            return refusals.refusal(error, words)
+        words = errors.words_of(error)
+        return errors.ModelRaised(words) if self.probe is None else refusals.refusal(error, words)
 
     def _output(
         self, name: str, source: tabular_outputs.OutputSource, returned: Mapping[str, object]
@@ -220,6 +236,8 @@ def verify(estimator: Estimator, spec: model.ModelSpec) -> TabularModel:
         if spec.sample:
             raise signatures.refused_sample(failed.cause) from failed.cause
         return _unverified(estimator, inputs, spec, failed.cause)
+    if not spec.inputs and trial.inputs[inputs[0].name].dtype == np.float32:
+        inputs = (replace(inputs[0], datatype="FP32"), *inputs[1:])
     actual = tuple(trial.specs)
     signatures.check_specs(actual, "output")
     outputs = tabular_outputs.agree(spec.outputs, actual)
@@ -242,7 +260,10 @@ def verify(estimator: Estimator, spec: model.ModelSpec) -> TabularModel:
 def _trial_rows(
     estimator: Estimator, inputs: tuple[model.TensorSpec, ...], sample: Arrays | None
 ) -> Iterator[Arrays]:
-    """Yield rows to try: the sample, or made-up ones of several widths if any is allowed."""
+    """Yield rows to try: the sample, or made-up ones of several widths if any is allowed.
+
+    The last ones of a matrix are FP32: some estimators that were fitted on that refuse all else.
+    """
     if sample:
         yield sample
         return
@@ -251,6 +272,8 @@ def _trial_rows(
     for size in probing.FREE_SIZES if is_free else probing.FREE_SIZES[:1]:
         made_up = probing.make_up(inputs, size)
         yield tabular_trial.fill(made_up, estimator.samples, is_matrix=is_matrix)
+    if is_matrix and estimator.keeps_datatypes and inputs[0].datatype == "FP64":
+        yield {name: rows.astype(np.float32) for name, rows in made_up.items()}
 
 
 def _main_outputs(sources: Sequence[tabular_outputs.OutputSource]) -> int:
@@ -270,13 +293,14 @@ def _signature(
     """Return the signature; `joining` as from `signatures.rows_joined`."""
     is_by_column = estimator.by_column is not None
     columns = tuple(spec.name for spec in inputs) if is_by_column else estimator.names
+    keeps_datatypes = estimator.keeps_datatypes and not spec.inputs and inputs[0].datatype == "FP64"
     return model.Signature(
         inputs,
         outputs,
         has_batch_dimension=joining[0],
         can_join=joining[1],
         platform=estimator.platform,
-        table=model.Table(columns, is_by_column),
+        table=model.Table(columns, is_by_column, keeps_datatypes=keeps_datatypes),
         has_open_outputs=not spec.outputs,
     )
 

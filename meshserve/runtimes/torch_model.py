@@ -17,6 +17,7 @@ from meshserve.runtimes import (
     files,
     mapped_weights,
     probing,
+    refusals,
     row_proof,
     row_rules,
     signatures,
@@ -96,7 +97,7 @@ class TorchModel(model_runtime.LoadedModel):
     ) -> dict[str, np.ndarray]:
         """Call the program. Shapes and datatypes are the signature's.
 
-        Raises InvalidRequest for sizes it was not exported for, ModelRaised for its own errors.
+        Raises InvalidRequest for what the program refuses, ModelRaised if memory or a device fails.
         """
         answer = self.predict_all(inputs)
         if not self.signature.outputs or self.signature.has_open_outputs:
@@ -134,11 +135,10 @@ class TorchModel(model_runtime.LoadedModel):
                     name: self._array(name, value)
                     for name, value in name_outputs(self._call(*tensors, **keywords)).items()
                 }
-        except AssertionError as error:
-            # torch.export checks sizes by assertions.
-            raise errors.InvalidRequest(files.summarize(error)) from None
-        except (RuntimeError, self._torch.jit.Error) as error:
-            raise errors.ModelRaised(reason(error)) from None
+        except errors.MeshError:
+            raise
+        except Exception as error:  # torch raises RuntimeError, IndexError, AssertionError, …
+            raise refusals.refusal(error, reason(error)) from error
         finally:
             self._running.discard(run)
             if not self._running:

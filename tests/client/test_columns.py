@@ -164,7 +164,7 @@ def test_a_frame_of_numbers_is_the_matrix_of_a_model_that_knows_its_columns() ->
     numbers = FRAME[["age", "is_new"]].astype(float)
     fitted = LogisticRegression().fit(numbers, [0, 1, 1, 0])
     right = fitted.predict_proba(numbers)
-    assert served(fitted).signature.table == model.Table(("age", "is_new"))
+    assert served(fitted).signature.table == model.Table(("age", "is_new"), keeps_datatypes=True)
     np.testing.assert_array_equal(ask(served(fitted), numbers)["predict_proba"], right)
     np.testing.assert_array_equal(
         ask(served(fitted), numbers.to_numpy().tolist())["predict_proba"], right

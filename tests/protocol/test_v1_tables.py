@@ -50,9 +50,30 @@ def test_gaps_among_numbers_are_nan() -> None:
 
 
 def test_lists_of_a_matrix_are_rows() -> None:
-    assert rows(MATRIX, [[1, 2], [3, 4]]) == {"input": ("FP64", [[1, 2], [3, 4]])}
+    assert rows(MATRIX, [[1.5, 2], [3, 4]]) == {"input": ("FP64", [[1.5, 2], [3, 4]])}
     assert rows(MATRIX, [[True, 2.5]]) == {"input": ("FP64", [[1, 2.5]])}
-    assert rows(MATRIX, [{"input": [1, 2]}]) == {"input": ("FP64", [[1, 2]])}
+    assert rows(MATRIX, [{"input": [1, 2.5]}]) == {"input": ("FP64", [[1, 2.5]])}
+
+
+@pytest.mark.parametrize(
+    ("matrix", "datatype", "expected"),
+    [
+        ([[2**53 + 1, 2]], "INT64", [[2**53 + 1, 2]]),
+        ([[True, 2]], "INT64", [[1, 2]]),
+        ([[2**64 - 1, 2]], "UINT64", [[2**64 - 1, 2]]),
+        ([[-(2**63), 1]], "INT64", [[-(2**63), 1]]),
+        ([[2**70, 1]], "FP64", [[2.0**70, 1.0]]),
+        ([[2**63, -1]], "FP64", [[2.0**63, -1.0]]),
+        ([[1, 2.5]], "FP64", [[1.0, 2.5]]),
+        ([[1, None]], "FP64", [[1.0, float("nan")]]),
+    ],
+)
+def test_whole_numbers_are_not_rounded(
+    matrix: list[Any], datatype: str, expected: list[Any]
+) -> None:
+    ((sent, values),) = rows(MATRIX, matrix).values()
+    assert sent == datatype
+    assert repr(values) == repr(expected)
 
 
 def test_a_frame_of_pandas_is_rows() -> None:

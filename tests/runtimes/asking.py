@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from meshserve.core.interfaces import model_runtime
-from meshserve.protocol import inference, rest, v1
+from meshserve.protocol import inference, rest, tensors, v1
 
 
 def ask_v1(loaded: model_runtime.LoadedModel, document: object) -> dict[str, Any]:
@@ -52,4 +52,5 @@ def ask_v2(
 def _reply(loaded: model_runtime.LoadedModel, call: inference.InferCall) -> inference.InferReply:
     inputs = inference.check_inputs(call, loaded.signature)
     outputs = loaded.predict(inputs, call.outputs)
-    return inference.InferReply("m", "1", "", outputs, loaded.signature)
+    signature = tensors.answered(loaded.signature, outputs)
+    return inference.InferReply("m", "1", "", outputs, signature)

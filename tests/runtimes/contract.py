@@ -113,7 +113,7 @@ class RuntimeContract:
             wide = sample.load(inputs=(wrong, *others))
             wide.predict({wrong.name: np.ones((1, *wrong.shape[1:]), np.float32)}, ())
 
-        with pytest.raises((errors.LoadFailed, errors.ModelRaised)):
+        with pytest.raises((errors.LoadFailed, errors.InvalidRequest)):
             load_and_ask()
 
     @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_what_a_program_refuses_is_told_to_callers_in_its_words(
     path = scripted(tmp_path / "model.pt", Cnn())
     loaded = contract.load(path, inputs=(model.TensorSpec("images", "FP32", shape),))
     assert loaded.signature.outputs == ()
-    with pytest.raises(errors.ModelRaised) as refused:
+    with pytest.raises(errors.InvalidRequest) as refused:
         loaded.predict({"images": np.ones((1, *shape[1:]), np.float32)}, ())
     assert re.match("mat1 and mat2 shapes cannot be multiplied|Expected 3D", refused.value.message)
     assert "\n" not in refused.value.message
@@ -64,7 +64,7 @@ def test_errors_of_the_program_are_one_line(tmp_path: Path) -> None:
     loaded = contract.load(
         scripted(tmp_path / "model.pt", Picky()), inputs=(model.TensorSpec("x", "INT64", (-1,)),)
     )
-    with pytest.raises(errors.ModelRaised) as raised:
+    with pytest.raises(errors.InvalidRequest) as raised:
         loaded.predict({"x": np.array([7])}, ())
     assert raised.value.message == "index out of range in self"
 
@@ -132,7 +132,7 @@ def test_a_model_that_refuses_made_up_inputs_is_served_if_its_outputs_are_declar
     assert not loaded.signature.has_batch_dimension
     answer = loaded.predict({"x": np.ones((2, 22), np.float32)}, ())
     assert answer["sums"].tolist() == [[11, 11], [11, 11]]
-    with pytest.raises(errors.ModelRaised) as refused:
+    with pytest.raises(errors.InvalidRequest) as refused:
         loaded.predict({"x": np.ones((2, 5), np.float32)}, ())
     assert refused.value.message == "lengths are multiples of 11"
 

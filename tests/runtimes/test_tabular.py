@@ -9,7 +9,8 @@ import pytest
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import tabular
+from meshserve.protocol import inference, tensors
+from meshserve.runtimes import datatypes, tabular
 from tests.runtimes import contract
 
 CALLS: list[str] = []
@@ -61,7 +62,7 @@ def test_values_that_are_refused_are_the_caller_s_fault(loaded: model_runtime.Lo
         loaded.predict({"input": -np.ones((1, 3))}, ())
 
 
-def test_other_errors_are_the_model_s() -> None:
+def test_a_model_that_has_answered_refuses_what_it_fails_with() -> None:
     def broken(rows: np.ndarray) -> np.ndarray:
         if len(rows) > 1:
             raise RuntimeError("broken")
@@ -69,8 +70,56 @@ def test_other_errors_are_the_model_s() -> None:
 
     loaded = tabular.verify(replace(ESTIMATOR, functions={"y": broken}), contract.spec())
     assert not loaded.signature.can_join
-    with pytest.raises(RuntimeError):
+    with pytest.raises(errors.InvalidRequest, match="RuntimeError: broken"):
         loaded.predict({"input": np.ones((2, 3))}, ())
+
+
+def test_a_model_that_never_answered_may_be_at_fault_itself() -> None:
+    def broken(_rows: np.ndarray) -> np.ndarray:
+        raise RuntimeError("broken")
+
+    expected = (model.TensorSpec("y", "FP64", (-1,)),)
+    estimator = replace(ESTIMATOR, functions={"y": broken}, expected=expected)
+    with pytest.raises(errors.ModelRaised, match="RuntimeError: broken"):
+        tabular.verify(estimator, contract.spec()).predict({"input": np.ones((2, 3))}, ())
+
+
+def first_column(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows[:, 0])
+
+
+def ask(loaded: tabular.TabularModel, datatype: str, rows: np.ndarray) -> np.ndarray:
+    call = inference.InferCall("", inputs={"x": tensors.WireTensor(datatype, rows)})
+    return loaded.predict(inference.check_inputs(call, loaded.signature), ())["y"]
+
+
+KEEPING = replace(ESTIMATOR, functions={"y": first_column}, keeps_datatypes=True)
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "FP64", "INT64", "UINT8", "BOOL", "FP16"])
+def test_numbers_reach_a_library_as_they_came(datatype: str) -> None:
+    rows = np.ones((2, 3), datatypes.NUMPY_TYPES[datatype])
+    assert ask(tabular.verify(KEEPING, contract.spec()), datatype, rows).dtype == rows.dtype
+
+
+def test_a_declared_datatype_is_kept_instead() -> None:
+    declared = (model.TensorSpec("x", "FP32", (-1, 3)),)
+    loaded = tabular.verify(KEEPING, contract.spec(inputs=declared))
+    assert ask(loaded, "INT64", np.ones((2, 3), np.int64)).dtype == np.float32
+
+
+@pytest.mark.parametrize(("taken", "other"), [("FP64", "FP32"), ("FP32", "FP64")])
+def test_a_model_that_takes_one_datatype_alone_gets_it(taken: str, other: str) -> None:
+    def choosy(rows: np.ndarray) -> np.ndarray:
+        if rows.dtype != datatypes.NUMPY_TYPES[taken]:
+            raise TypeError("another datatype")
+        return np.asarray(rows[:, 0])
+
+    loaded = tabular.verify(replace(KEEPING, functions={"y": choosy}), contract.spec())
+    assert loaded.signature.inputs[0].datatype == taken
+    for datatype in (taken, other):
+        rows = np.full((2, 3), 2, datatypes.NUMPY_TYPES[datatype])
+        assert ask(loaded, datatype, rows).tolist() == [2, 2]
 
 
 def test_an_estimator_that_does_not_predict_is_refused() -> None:
@@ -161,5 +210,5 @@ def test_a_column_of_another_kind_is_the_caller_s_fault() -> None:
         loaded.predict({"age": texts, "city": texts}, ())
     with pytest.raises(errors.InvalidRequest, match=r"column 'city' takes texts, INT64 came: "):
         loaded.predict({"age": np.ones(2), "city": np.arange(2)}, ())
-    with pytest.raises(TypeError, match="a bug"):
+    with pytest.raises(errors.InvalidRequest, match="TypeError: a bug"):
         loaded.predict({"age": np.array([99.0, 1]), "city": texts}, ())

@@ -27,7 +27,7 @@ def test_an_undeclared_torchscript_is_the_judge_of_its_inputs(tmp_path: Path) ->
     np.testing.assert_array_equal(loaded.predict({"INPUT__0": images}, ())["output"], right)
     with pytest.raises(errors.InvalidRequest, match="no input 'image'; it has: images"):
         loaded.predict({"image": images}, ())
-    with pytest.raises(errors.ModelRaised, match="type"):
+    with pytest.raises(errors.InvalidRequest, match="type"):
         loaded.predict({"images": images.astype(np.float64)}, ())
     assert contract.load(path, inputs=(IMAGES,)).signature.outputs == (
         model.TensorSpec("output", "FP32", (-1, 10)),

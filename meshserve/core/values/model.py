@@ -72,11 +72,14 @@ class Table:
     `columns` are the names of its features in their order, empty if it has none. `is_by_column`:
     each input of the signature is a column; else the only input is a matrix with all of them.
     `main_outputs` is how many outputs, the first ones, are the columns of the main answer.
+    `keeps_datatypes`: numbers reach the model with the datatype that came, because its library
+    computes otherwise with another one.
     """
 
     columns: tuple[str, ...] = ()
     is_by_column: bool = False
     main_outputs: int = 1
+    keeps_datatypes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
