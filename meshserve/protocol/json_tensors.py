@@ -147,7 +147,7 @@ def natural_datatype(values: Any, name: str, floats: str) -> str:
 
 
 def whole_datatype(values: Any) -> str | None:
-    """Return INT64 or UINT64 if one of these holds all nested values, which are whole, else None."""
+    """Return INT64 or UINT64 if it holds all nested values, which are whole; None otherwise."""
     first = values
     while type(first) is list and first:
         first = first[0]
