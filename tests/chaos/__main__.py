@@ -28,7 +28,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="ch-", dir="/tmp") as folder:
         verdict = run.perform(order, Path(folder))
     sys.stdout.write(report.text(verdict) + "\n")
-    return int(bool(verdict.judge.wrong or verdict.judge.failures or verdict.leaks))
+    return int(bool(verdict.faults()))
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class Flow:
 
     async def demand_newest(self, subjects: Sequence[oracle.Subject], end_s: float) -> None:
         """Complain of each model that does not answer by its newest content before `end_s`."""
+        begin_s = time.monotonic()
         for subject in subjects:
             while True:
                 way = next(iter(self._ways_to(subject)))
@@ -67,7 +68,7 @@ class Flow:
                 if time.monotonic() > end_s:
                     said = "another content" if outcome.answer is not None else outcome.text
                     self._arena.judge.complain(
-                        f"{subject.name} is not {subject.factor:g} at the end: {said}"
+                        f"{subject.name} is not {subject.factor:g} at the end: {said}", begin_s
                     )
                     break
                 await asyncio.sleep(world.POLL_S)

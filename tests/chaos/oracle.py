@@ -9,10 +9,12 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from tests.chaos import stalls
 
 ABSENT = math.inf
 """The factor of a model that is not registered: its requests must get 404."""
@@ -117,6 +119,15 @@ class Allowance:
         return is_its and outcome.status in self.statuses and self.overlaps(outcome)
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What nothing excuses but perhaps a machine that stood still meanwhile, and when it was."""
+
+    begin_s: float
+    end_s: float
+    text: str
+
+
 @dataclass
 class Judge:
     """Counts right answers, and keeps what nothing excuses."""
@@ -126,7 +137,8 @@ class Judge:
     slowest_s: float = 0.0
     ways: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    stalled: list[Failure] = field(default_factory=list)
     allowances: list[Allowance] = field(default_factory=list)
     begin_s: float = field(default_factory=time.monotonic)
 
@@ -156,14 +168,23 @@ class Judge:
     def _failed(self, outcome: Outcome) -> None:
         excuse = next((known for known in self._felt(outcome) if known.excuses(outcome)), None)
         if excuse is None:
-            text = f"{outcome.status}: {outcome.text[:300]}"
-            self.failures.append(f"{self._described(outcome)}: {text}")
+            text = f"{self._described(outcome)}: {outcome.status}: {outcome.text[:300]}"
+            self.failures.append(Failure(outcome.sent_s, outcome.ended_s, text))
         else:
             excuse.failed += 1
 
-    def complain(self, text: str) -> None:
-        """Keep a failure that is no request's of the traffic."""
-        self.failures.append(f"{self.clock() - self.begin_s:.1f} s: {text}")
+    def complain(self, text: str, since_s: float | None = None) -> None:
+        """Keep a failure that is no request's of the traffic: of now, or of what began then."""
+        now_s = self.clock()
+        begin_s = now_s if since_s is None else since_s
+        self.failures.append(Failure(begin_s, now_s, f"{now_s - self.begin_s:.1f} s: {text}"))
+
+    def set_apart(self, pauses: Sequence[stalls.Stall]) -> None:
+        """Count failures apart that may come of the machine's own stalls."""
+        for failure in list(self.failures):
+            if any(pause.overlaps((failure.begin_s, failure.end_s)) for pause in pauses):
+                self.failures.remove(failure)
+                self.stalled.append(failure)
 
     def _felt(self, outcome: Outcome) -> Iterator[Allowance]:
         return (known for known in reversed(self.allowances) if known.overlaps(outcome))

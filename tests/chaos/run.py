@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from meshserve import tasks
-from tests.chaos import callers, catalog, census, churn, flow, hostile, oracle, plan, world
+from tests.chaos import callers, catalog, census, churn, flow, hostile, oracle, plan, stalls, world
 from tests.e2e import engines, running
 
 logger = logging.getLogger(__name__)
@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 SETTLE_S = 30.0
 """Longer than what is kept for a while after a fault: suspects' processes, idle connections."""
 CLOSING_S = 60.0
+STALLED_SHARE_MAX = 0.02
+"""Failures that stalls of the whole machine may excuse, of all answers. A wrong one is never."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,14 @@ class Verdict:
     counts: dict[str, int]
     leaks: list[str]
     table: list[str]
+    stalls: list[stalls.Stall]
+
+    def faults(self) -> list[str]:
+        """Return all that may not be: few failures of a machine that stood still are no fault."""
+        stalled = self.judge.stalled
+        stalled_max = self.judge.answered * STALLED_SHARE_MAX
+        counted = self.judge.failures + (stalled if len(stalled) > stalled_max else [])
+        return [*self.judge.wrong, *(failure.text for failure in counted), *self.leaks]
 
 
 def perform(order: Order, folder: Path) -> Verdict:
@@ -50,11 +60,17 @@ def perform(order: Order, folder: Path) -> Verdict:
     temporary.mkdir()
     home = folder / "home"
     variables: dict[str, Any] = {"TMPDIR": str(temporary), **engines.installed(folder / "site")}
-    with running.mesh(arena.document(), home=home, **variables) as mesh:
+    beats = folder / "stalls"
+    with (
+        stalls.watched(beats),
+        running.mesh(arena.document(), home=home, **variables) as mesh,
+    ):
         arena.mesh = mesh
         counts = asyncio.run(_under_fire(arena, order))
     leaks = [*arena.leaks, *census.left_behind(mesh, arena.shared, temporary)]
-    return Verdict(order, arena.judge, counts, leaks, arena.figures)
+    pauses = stalls.read(beats)
+    arena.judge.set_apart(pauses)
+    return Verdict(order, arena.judge, counts, leaks, arena.figures, pauses)
 
 
 async def _under_fire(arena: world.World, order: Order) -> dict[str, int]:
@@ -115,10 +131,11 @@ async def _strike(arena: world.World, order: Order) -> dict[str, int]:
 
 async def _perform(arena: world.World, stroke: plan.Stroke) -> None:
     logger.info("%s", stroke)
+    begin_s = time.monotonic()
     try:
         await catalog.FAULTS[stroke.fault].strike(arena, random.Random(stroke.seed))
     except world.Late as late:
-        arena.judge.complain(f"{stroke.fault}: {late}")
+        arena.judge.complain(f"{stroke.fault}: {late}", begin_s)
     except Exception as error:
         # A bug of the fault's must not end the run, whose other faults have something to tell.
         logger.exception("%s", stroke)

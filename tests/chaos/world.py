@@ -173,16 +173,17 @@ class World:
 
         Return its status if it is right, else 0. Raises Late.
         """
-        end_s = time.monotonic() + BACK_S
+        begin_s = time.monotonic()
         while True:
             answer = await self.operator.ask(method, path, body)
             if answer.status not in PASSING:
                 break
-            if time.monotonic() > end_s:
+            if time.monotonic() > begin_s + BACK_S:
                 raise Late(f"{method} {path} gets no answer: {answer}")
             await asyncio.sleep(POLL_S)
         if answer.status not in right:
-            self.judge.complain(f"{what} {path}: {answer.status}: {answer.document}")
+            said = f"{answer.status}: {answer.document}"
+            self.judge.complain(f"{what} {path}: {said}", begin_s)
         return answer.status if answer.status in right else 0
 
     def excused(self, what: str, status: str, text: str) -> None:
