@@ -5,10 +5,21 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from meshserve.config import fields
-from meshserve.core.values import desired, model
+from meshserve.core.values import desired, model, model_names
+
+
+def _served_name(value: str) -> str:
+    reason = model_names.reason_against(value)
+    if reason:
+        raise ValueError(reason)
+    return value
+
+
+ServedName = Annotated[fields.Name, AfterValidator(_served_name)]
+"""A name that clients put into URLs."""
 
 
 class TensorSection(fields.Section):
@@ -29,7 +40,7 @@ class TensorSection(fields.Section):
 class ModelSection(fields.Section):
     """A model that is served. Only `name` and `uri` are needed."""
 
-    name: fields.Name
+    name: ServedName
     """What clients call it."""
     uri: fields.Source
     """A file or folder (relative to this file), or `https://`, `s3://`, `gs://`, `az://`."""
@@ -70,7 +81,7 @@ class ModelSection(fields.Section):
     # Nothing but JSON, because the configuration travels to the controller as JSON.
     options: dict[str, fields.Json] = {}  # noqa: RUF012 - pydantic copies it
     """Anything its runtime understands."""
-    aliases: tuple[fields.Name, ...] = ()
+    aliases: tuple[ServedName, ...] = ()
     """Other names for this version."""
 
     def spec(self, load_timeout_s: float, origin: model.Origin) -> model.ModelSpec:

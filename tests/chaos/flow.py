@@ -32,6 +32,8 @@ SHARES = {
 # 40,000 in a process of its own.
 ROWS = {1: 1000, 2: 100, 64: 50, 5000: 4, 40_000: 1}
 BEHIND_S = 0.5
+UNDER_WAY_MAX = 90
+"""Fewer than the connections of the clients' pools: nothing may wait in a client."""
 JOINED, JOINED_SHARE = 8, 0.03
 """So many requests for one model are sent at once, in this share of the sendings."""
 
@@ -46,6 +48,7 @@ class Flow:
         self._values = np.random.default_rng(seed)
         self._sent: set[asyncio.Task[None]] = set()
         self.asked = 0
+        self.unsent = 0
 
     async def warm_up(self) -> None:
         """Return once each declared model and way has answered: clients import what they need."""
@@ -103,8 +106,12 @@ class Flow:
                 # A big model multiplies each row by its padding: many rows would take gigabytes.
                 is_single = count > 1 or group == world.BIG
                 rows = 1 if is_single else pick(self._chance, ROWS)
-                for _ in range(count):
-                    self._start(subject, rows)
+                # On a machine that others use too, answers may take longer than questions come.
+                if len(self._sent) < UNDER_WAY_MAX:
+                    for _ in range(count):
+                        self._start(subject, rows)
+                else:
+                    self.unsent += count
                 due += count
             await asyncio.sleep(STEP_S)
 

@@ -21,6 +21,9 @@ ABSENT = math.inf
 ANSWER = "answered"
 """The outcome of a request that got one; other outcomes are the status, such as "503"."""
 
+SLOW_S = 15.0
+"""Right answers that took longer are told: nothing waits so long on a machine of its own."""
+
 Clock = Callable[[], float]
 
 
@@ -139,6 +142,7 @@ class Judge:
     wrong: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     stalled: list[Failure] = field(default_factory=list)
+    slow: list[str] = field(default_factory=list)
     allowances: list[Allowance] = field(default_factory=list)
     begin_s: float = field(default_factory=time.monotonic)
 
@@ -159,6 +163,8 @@ class Judge:
         if outcome.subject.is_right(outcome, factors):
             self.answered += 1
             self.slowest_s = max(self.slowest_s, outcome.took_s)
+            if outcome.took_s > SLOW_S:
+                self.slow.append(self._described(outcome))
             self.ways[outcome.way] = self.ways.get(outcome.way, 0) + 1
         elif outcome.answer is not None:
             self.wrong.append(f"{self._described(outcome)}: {_ratio(outcome)}, not {factors}")

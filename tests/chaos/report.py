@@ -29,6 +29,7 @@ def text(verdict: run.Verdict) -> str:
     lines += ["", *verdict.table]
     lines += _listed("WRONG", judge.wrong) + _listed("FAILED", _grouped(judge.failures))
     lines += _listed("FAILED by a stall", _grouped(judge.stalled))
+    lines += _listed("SLOW", judge.slow)
     return "\n".join(lines + _listed("LEFT", verdict.leaks))
 
 

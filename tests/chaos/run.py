@@ -89,6 +89,7 @@ async def _under_fire(arena: world.World, order: Order) -> dict[str, int]:
             logger.info("the faults begin")
             async with traffic.flowing(order.per_s):
                 counts = await _strike(arena, order)
+            arena.figures.append(f"not sent, as so many were under way: {traffic.unsent}")
             logger.info("the faults are over: %d right answers", arena.judge.answered)
             await _settle(arena, traffic)
             logger.info("every model has been asked for its newest content")

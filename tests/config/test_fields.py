@@ -91,7 +91,7 @@ def test_other_texts_are_no_address(listen: str) -> None:
         config.parse({"gateway": {"listen": listen}})
 
 
-@pytest.mark.parametrize("name", ["", " a", "a\n", "a/b", "a\x00b", "x" * 256])
+@pytest.mark.parametrize("name", ["", " a", "a\n", "a/b", "a\x00b", "x" * 256, "stats", ".."])
 def test_other_texts_are_no_name(name: Any) -> None:
     with pytest.raises(errors.ConfigInvalid, match=r"^name: "):
         config.parse_model({"name": name, "uri": "/a"})

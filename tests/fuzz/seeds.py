@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import io
 import json
+import pickle
+import socket
 import tarfile
 import tempfile
 import zipfile
@@ -17,6 +20,8 @@ import xgboost
 
 from meshserve.protocol.pb import inference_pb2
 from meshserve.storage import triton_config
+from meshserve.worker.models import tensor_frames
+from tests.fuzz import archive_targets
 
 V2 = {
     "id": "1",
@@ -70,6 +75,9 @@ ENTRY = {
     "options": {"file": "m.onnx"},
     "aliases": ["a"],
 }
+EVENTS = b"".join(
+    b"data: %b\n\n" % json.dumps({"model": "known", "n": number}).encode() for number in range(3)
+)
 LOAD = {"parameters": {"config": json.dumps({"max_batch_size": 2}), "file:1/m.onnx": "QUJD"}}
 
 
@@ -92,6 +100,28 @@ def _grpc_raw(size_bytes: int = 16) -> bytes:
     request.inputs.add(name="t", datatype="BYTES", shape=[1])
     request.raw_input_contents.extend([bytes(size_bytes), b"\x01\0\0\0a"])
     return request.SerializeToString()
+
+
+def _grpc_one() -> bytes:
+    request = inference_pb2.ModelInferRequest(model_name="m")
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
+    request.raw_input_contents.append(bytes(16))
+    return request.SerializeToString()
+
+
+def _frame() -> bytes:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        arrays = {"x": np.ones((1, 2), "f4"), "t": np.array([b"a", b"bc"], object)}
+        tensor_frames.send(ours, {"outcome": "done"}, arrays)
+        return theirs.recv(1 << 16)
+
+
+def _torch_pickle() -> bytes:
+    torch = importlib.import_module("torch")
+    packed = io.BytesIO()
+    torch.save(((torch.ones(1),), {}), packed)
+    return packed.getvalue()
 
 
 def _tar() -> bytes:
@@ -171,6 +201,14 @@ def by_target() -> dict[str, list[bytes]]:
         "sample_npz": [_npz()],
         "archive": [_tar(), _zip()],
         "onnx_file": [_onnx()],
+        "skops_archive": archive_targets.seeds(archive_targets.good_skops()),
+        "torchscript_archive": archive_targets.seeds(archive_targets.good_torchscript()),
+        "exported_samples": [b"", pickle.dumps([1.0]), _torch_pickle()],
+        "grpc_repeated": [_grpc(), _grpc_raw(), _grpc_one()],
+        "engine_events": [EVENTS],
+        "generate_body": [_json({"text_input": "a", "id": "1", "parameters": {"stream": True}})],
+        "process_frame": [_frame()],
+        "gateway_keys": [_json({"keys": {"a": "k", "b": "bearer k"}, "names": ["m", "é"]})],
         "file_kind": [_zip(), *boosters["xgboost_file"], *boosters["lightgbm_file"]],
         **boosters,
     }

@@ -29,6 +29,7 @@ from meshserve.protocol import compression, inference, rest, v1
 from meshserve.protocol.pb import modelmesh_pb2
 from meshserve.runtimes import files, lightgbm, onnx_graph, xgboost
 from meshserve.storage import archives, mlserver_settings, triton_config
+from tests.fuzz import archive_targets, wire_targets
 
 Target = Callable[[bytes], None]
 
@@ -219,5 +220,9 @@ TARGETS: dict[str, Target] = {
         *(rest_infer, rest_raw, v1_predict, grpc_infer, inflate),
         *(triton_pbtxt, triton_json, model_settings, config_yaml, model_entry, load_request),
         *(sample_npz, archive, onnx_file, file_kind, xgboost_file, lightgbm_file),
+        *(archive_targets.skops_archive, archive_targets.torchscript_archive),
+        *(archive_targets.exported_samples, wire_targets.grpc_repeated),
+        *(wire_targets.engine_events, wire_targets.generate_body, wire_targets.process_frame),
+        wire_targets.gateway_keys,
     )
 }

@@ -55,3 +55,8 @@ def test_good_names(name: str) -> None:
 def test_bad_names(name: str) -> None:
     with pytest.raises(ValueError, match="can't be a model's name"):
         model_metadata.check_name(name)
+
+
+def test_a_name_that_a_path_of_the_api_has_is_none() -> None:
+    with pytest.raises(ValueError, match="nothing can be called 'stats'"):
+        model_metadata.check_name("stats")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from meshserve import errors
 from meshserve.core.catalog import catalog_index, changeset
-from meshserve.core.values import desired, events, model
+from meshserve.core.values import desired, events, model, model_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ def set_alias(
 ) -> None:
     """Draft what the alias's new meaning changes.
 
-    Raises ModelNotFound, AlreadyExists for an alias with another owner, Conflict if the alias does
-    not mean the `expected` model.
+    Raises ModelNotFound, InvalidRequest for a name that no alias can have, AlreadyExists for an
+    alias with another owner, Conflict if the alias does not mean the `expected` model.
     """
     wanted, current = request.alias, draft.alias(request.alias.alias)
     if current is None:
@@ -47,6 +47,9 @@ def set_alias(
 
 def _check_may_add(request: events.AliasRequested) -> None:
     alias = request.alias.alias
+    reason = model_names.reason_against(alias)
+    if reason:
+        raise errors.InvalidRequest(reason)
     if request.is_update_only:
         raise errors.ModelNotFound(f"alias {alias!r} is not set")
     if request.expected not in ("", request.alias.name):

@@ -57,6 +57,7 @@ def test_an_alias_that_moves_can_be_sent_back(mesh_world: world.World) -> None:
     ("admin_request", "refusal"),
     [
         (conftest.alias("new", "none"), "ModelNotFound"),
+        (conftest.alias("stats", "api"), "InvalidRequest"),
         (conftest.alias("new", "api", is_update_only=True), "ModelNotFound"),
         (conftest.alias("new", "api", expected="conf"), "Conflict"),
         (conftest.alias("new", "api", expected="api"), ""),
