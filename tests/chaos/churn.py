@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
 from pathlib import Path
@@ -136,7 +137,11 @@ async def write_in_pieces(path: Path, content: bytes, chance: random.Random) -> 
 async def spoil_cache(arena: world.World, chance: random.Random) -> None:
     """Change, cut or empty files in the cache: they are fetched again, and no answer is wrong."""
     arena.judge.allow("spoiled cache", processes.FELT_S)
-    cached = sorted((arena.mesh.home / "cache" / "objects").rglob("*.onnx"))
+    # Unlike `rglob`, it goes on where a folder is removed meanwhile.
+    walked = os.walk(arena.mesh.home / "cache" / "objects")
+    cached = sorted(
+        Path(folder, file) for folder, _, files in walked for file in files if file[-5:] == ".onnx"
+    )
     for path in chance.sample(cached, min(len(cached), 5)):
         try:
             content = bytearray(path.read_bytes())

@@ -108,7 +108,7 @@ def test_ray_kills_nothing_of_a_mesh_when_another_program_takes_the_memory(
         if word.startswith("--config_list=")
     ]
     assert settings
-    assert {found["memory_monitor_refresh_ms"] for found in settings} == {0}
+    assert {setting["memory_monitor_refresh_ms"] for setting in settings} == {0}
 
 
 def test_a_body_that_inflates_to_much_is_refused_and_others_are_answered(
@@ -331,8 +331,8 @@ def test_a_mesh_that_listens_elsewhere_is_still_found(mesh: running.Mesh) -> Non
     gateway = {**mesh.document["gateway"], "listen": listen}
     config.write_text(yaml.safe_dump({**mesh.document, "gateway": gateway}))
     assert mesh.cli("up", config, MESHSERVE_API_KEY=ADMIN).returncode == 0
-    told = json.loads(mesh.cli("status", "--json", MESHSERVE_API_KEY=ADMIN).stdout)
-    assert told["controller"]["pid"] in before
+    shown = json.loads(mesh.cli("status", "--json", MESHSERVE_API_KEY=ADMIN).stdout)
+    assert shown["controller"]["pid"] in before
     assert mesh.http.get(f"http://{listen}/v2/models/m1/ready").json()["ready"] is True
     assert mesh.cli("down", MESHSERVE_API_KEY=ADMIN).returncode == 0
     assert mesh.living() == set()

@@ -48,7 +48,8 @@ def good_torchscript() -> Members:
     packed = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        scripted = torch.jit.script(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()))
+        layers = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+        scripted = torch.jit.script(layers.eval())
     extra = {"signature.json": str(described).replace("'", '"')}
     torch.jit.save(scripted, packed, _extra_files=extra)
     return _members(packed.getvalue())

@@ -78,6 +78,15 @@ ENTRY = {
 EVENTS = b"".join(
     b"data: %b\n\n" % json.dumps({"model": "known", "n": number}).encode() for number in range(3)
 )
+KEYS = {
+    "gateway": {
+        "keys": [
+            {"client": "a", "key": "k"},
+            {"client": "b\u00e9", "key": "bearer k", "admin": True},
+        ]
+    },
+    "models": [{"name": "m\u00e9", "uri": "s3://b/m"}],
+}
 LOAD = {"parameters": {"config": json.dumps({"max_batch_size": 2}), "file:1/m.onnx": "QUJD"}}
 
 
@@ -208,7 +217,7 @@ def by_target() -> dict[str, list[bytes]]:
         "engine_events": [EVENTS],
         "generate_body": [_json({"text_input": "a", "id": "1", "parameters": {"stream": True}})],
         "process_frame": [_frame()],
-        "gateway_keys": [_json({"keys": {"a": "k", "b": "bearer k"}, "names": ["m", "é"]})],
+        "gateway_keys": [_json(KEYS)],
         "file_kind": [_zip(), *boosters["xgboost_file"], *boosters["lightgbm_file"]],
         **boosters,
     }
