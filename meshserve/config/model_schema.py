@@ -8,11 +8,11 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from meshserve.config import fields
-from meshserve.core.values import desired, model, model_names
+from meshserve.core.values import desired, model, reserved_names
 
 
 def _served_name(value: str) -> str:
-    reason = model_names.reason_against(value)
+    reason = reserved_names.reason_against(value)
     if reason:
         raise ValueError(reason)
     return value

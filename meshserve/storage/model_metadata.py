@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from meshserve.core.values import model, model_names
+from meshserve.core.values import model, reserved_names
 
 _INTEGERS = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64")
 DATATYPES = frozenset((*_INTEGERS, "BOOL", "FP16", "FP32", "FP64", "BF16", "BYTES"))
@@ -76,6 +76,6 @@ def check_name(name: str) -> None:
             f"{name!r} can't be a model's name: "
             "it must be printable, without '/' and without spaces at its ends"
         )
-    reason = model_names.reason_against(name)
+    reason = reserved_names.reason_against(name)
     if reason:
         raise ValueError(reason)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from meshserve import errors
 from meshserve.core.catalog import catalog_index, changeset
-from meshserve.core.values import desired, events, model, model_names
+from meshserve.core.values import desired, events, model, reserved_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def set_alias(
 
 def _check_may_add(request: events.AliasRequested) -> None:
     alias = request.alias.alias
-    reason = model_names.reason_against(alias)
+    reason = reserved_names.reason_against(alias)
     if reason:
         raise errors.InvalidRequest(reason)
     if request.is_update_only:
