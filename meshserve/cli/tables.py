@@ -270,6 +270,7 @@ GATEWAY_COLUMNS = (
     Column("pid", lambda row: str(row["pid"]), dropped=2, is_number=True),
     Column("envoy", lambda row: str(row["envoy_pid"]), dropped=2, is_number=True),
     Column("restarts", lambda row: units.count(row["restarts"]), is_number=True),
+    Column("frames", lambda row: row["native"], dropped=1),
 )
 
 

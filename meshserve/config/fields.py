@@ -263,6 +263,12 @@ Size = Annotated[
 ]
 PositiveSize = Annotated[Size, AfterValidator(_positive)]
 Workers = Annotated[int | Literal["auto"], BeforeValidator(_workers)]
+# YAML reads `off` as false.
+Switch = Annotated[
+    Literal["auto", "off"],
+    BeforeValidator(lambda value: "off" if value is False else value),
+    WithJsonSchema({"enum": ["auto", "off", False]}),
+]
 Version = Annotated[
     Text,
     AfterValidator(_name),

@@ -77,11 +77,16 @@ class GatewaySection(fields.Section):
     loopback address, else none. This file, repositories and the command line beside the mesh's
     state directory may name any file."""
 
+    native: fields.Switch = "off"
+    """`auto`: requests go to workers as frames, by a module of Envoy in C that a gateway compiles
+    when it starts, where there is a C compiler; `meshserve status` says where not. `off`: HTTP."""
+
     def settings(self) -> desired.GatewaySettings:
         """Return the gateway's settings as the core's value."""
         keys = tuple(snapshots.ApiKey(key.client, key.key, key.admin) for key in self.keys)
         return desired.GatewaySettings(
-            self.listen, self.request_bytes_max, keys, self.cors_origins, self._file_roots()
+            *(self.listen, self.request_bytes_max, keys, self.cors_origins, self._file_roots()),
+            is_native=self.native == "auto",
         )
 
     def _file_roots(self) -> tuple[str, ...]:

@@ -100,6 +100,7 @@ def _gateway(gateway: mesh_view.GatewayView, listen: str) -> Json:
         "reason": gateway.reason,
         "listen": report.listen if report else listen,
         "restarts": gateway.restarts + (report.restarts if report else 0),
+        "native": report.native if report else "off",
     }
 
 

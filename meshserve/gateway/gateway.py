@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 
 from meshserve import tasks
 from meshserve.core.values import reports, snapshots
 from meshserve.gateway.envoy import envoy_config, envoy_process, gateway_paths, listener
+from meshserve.gateway.native import native_module
 from meshserve.gateway.sidecar import sidecar
+
+LOG = logging.getLogger(__name__)
 
 Change = tuple[snapshots.GatewaySnapshot, asyncio.Future[None]]
 
@@ -28,17 +32,22 @@ class NodeGateway:
         guardian_pid: int | None = None,
         secret: str = "",
         logs: gateway_paths.GatewayLogs | None = None,
+        module_dir: str = "",
     ) -> None:
         """`secret` is sent to the servers of the mesh, if they ask for one.
 
-        Without a guardian Envoy ends with this process.
+        `module_dir` is where the module in C is built, if it is wanted. Without a guardian Envoy
+        ends with this process.
         """
         self._secret = secret
+        self._module_dir = module_dir
+        self._module = native_module.NativeModule()
         self._layout = gateway_paths.GatewayPaths(run_dir, logs)
         self._envoy = envoy_process.EnvoyProcess(self._layout, envoy_concurrency, guardian_pid)
         self._sidecar = sidecar.Sidecar(self._layout, self._envoy.admin, secret)
         self._state = "stopped"
         self._listen = ""
+        self._is_native = False
         self._changes: asyncio.Queue[Change] = asyncio.Queue()
         self._follower: asyncio.Task[None] | None = None
 
@@ -60,6 +69,7 @@ class NodeGateway:
         self._state = "ready"
 
     async def _start_parts(self, snap: snapshots.GatewaySnapshot, *, is_running: bool) -> None:
+        await self._find_module(snap)
         files = self._files(snap)
         if not is_running:
             self._layout.make_folders()
@@ -96,7 +106,13 @@ class NodeGateway:
             state=self._state,
             listen=self._listen,
             restarts=self._envoy.restarts,
+            native=self._native_word(),
         )
+
+    def _native_word(self) -> str:
+        if not self._is_native:
+            return "off"
+        return f"off: {self._module.reason}" if self._module.reason else "on"
 
     async def drain(self, timeout_s: float) -> bool:
         """Accept no new connections, and wait for requests; return whether all ended in time."""
@@ -117,7 +133,17 @@ class NodeGateway:
         self._state, self._follower = "stopped", None
 
     def _files(self, snap: snapshots.GatewaySnapshot) -> dict[str, str]:
-        return envoy_config.files(snap, self._layout.run_dir, self._secret, self._layout.logs)
+        layout, module = self._layout, self._module.path
+        return envoy_config.files(snap, layout.run_dir, self._secret, layout.logs, module)
+
+    async def _find_module(self, snap: snapshots.GatewaySnapshot) -> None:
+        if snap.is_native and not self._module.path:
+            self._module = await asyncio.to_thread(
+                native_module.find_or_build, self._module_dir, envoy_process.program()
+            )
+            if self._module.reason:
+                LOG.warning("requests go to workers by HTTP: %s", self._module.reason)
+        self._is_native = snap.is_native
 
     async def _follow(self) -> None:
         while True:
@@ -136,6 +162,7 @@ class NodeGateway:
                     done.set_result(None)
 
     async def _change(self, snap: snapshots.GatewaySnapshot) -> None:
+        await self._find_module(snap)
         # Envoy first: if it refuses the snapshot, the sidecar stays with the one before as well.
         await self._envoy.apply(self._files(snap))
         self._envoy.hold(snap.listen)

@@ -80,7 +80,13 @@ def build_gateway(logs: log_files.LogPlan, secret: str, run_dir: str) -> gateway
     _begin_process(logs, f"gateway{suffix}", others=envoys.files)
     # The raylet, which is the parent of all actors: Envoy serves on without the gateway's process,
     # but not without the node's.
-    return gateway.NodeGateway(run_dir, guardian_pid=os.getppid(), secret=secret, logs=envoys)
+    return gateway.NodeGateway(
+        run_dir,
+        guardian_pid=os.getppid(),
+        secret=secret,
+        logs=envoys,
+        module_dir=str(Path(logs.folder).parent / "native"),
+    )
 
 
 async def build_llm_server(

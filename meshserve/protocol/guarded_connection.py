@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from meshserve.protocol import http_protocol, mesh_secret
+from meshserve.protocol import handler_server, http_protocol, mesh_secret
 
 REFUSED: http_protocol.Answer = (401, mesh_secret.REFUSAL_HEADERS[:1], mesh_secret.REFUSAL)
 
@@ -16,7 +16,7 @@ class GuardedConnection(http_protocol.HttpConnection):
         self,
         secret: bytes,
         handler: http_protocol.Handler,
-        connections: http_protocol.OpenConnections,
+        connections: handler_server.OpenConnections,
     ) -> None:
         super().__init__(handler, connections)
         self._secret = secret
@@ -31,7 +31,7 @@ class GuardedConnection(http_protocol.HttpConnection):
         self._headers = headers
 
 
-def maker(secret: str) -> http_protocol.ConnectionMaker:
+def maker(secret: str) -> handler_server.ConnectionMaker:
     """Return what makes a server's connections; without a secret they cost nothing more."""
     if not secret:
         return http_protocol.HttpConnection

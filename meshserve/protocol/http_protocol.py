@@ -9,27 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import functools
 import http
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import NamedTuple, cast
 
 import httptools
 
 from meshserve import tasks
-from meshserve.protocol import sockets
+from meshserve.protocol import handler_server
 
-Header = tuple[bytes, bytes]
-Answer = tuple[int, tuple[Header, ...], bytes]
-"""Status, headers without `content-length`, and body."""
-Handler = Callable[[str, bytes, Sequence[Header], bytes], Answer | Awaitable[Answer]]
-"""Takes method, path, headers with names in lower case, and body. It must not raise.
-
-The path is percent-encoded as it came, without the query. An answer that is awaited is cancelled
-if the client closes the connection.
-"""
+Header = handler_server.Header
+Answer = handler_server.Answer
+Handler = handler_server.Handler
 
 HEAD_BYTES_MAX = 64 << 10
 """Envoy's own limit for a request's headers is 60 KiB."""
@@ -68,7 +61,7 @@ class RequestRefused(Exception):
 class HttpConnection(asyncio.Protocol):
     """One connection. Requests are answered in the order of their arrival, one at a time."""
 
-    def __init__(self, handler: Handler, connections: OpenConnections) -> None:
+    def __init__(self, handler: Handler, connections: handler_server.OpenConnections) -> None:
         self._handler = handler
         self._connections = connections
         self._transport: asyncio.Transport
@@ -306,26 +299,6 @@ def _path(target: bytes) -> bytes:
     return httptools.parse_url(target).path or b"/"
 
 
-class OpenConnections:
-    """The open connections of one server; `all_closed` is set while there are none."""
-
-    def __init__(self) -> None:
-        self.open: set[HttpConnection] = set()
-        self.all_closed = asyncio.Event()
-        self.all_closed.set()
-
-    def add(self, connection: HttpConnection) -> None:
-        """Add a connection that was opened."""
-        self.open.add(connection)
-        self.all_closed.clear()
-
-    def discard(self, connection: HttpConnection) -> None:
-        """Remove a connection that was closed."""
-        self.open.discard(connection)
-        if not self.open:
-            self.all_closed.set()
-
-
 # A server sends few different heads: nearly always only the body's length changes.
 @functools.lru_cache(maxsize=64)
 def _head(status: int, headers: tuple[Header, ...]) -> bytes:
@@ -337,64 +310,12 @@ def _head(status: int, headers: tuple[Header, ...]) -> bytes:
     return head.replace(b"%", b"%%") + b"content-length: %d\r\n\r\n"
 
 
-ConnectionMaker = Callable[[Handler, OpenConnections], HttpConnection]
-
-
-class HttpServer:
-    """A server of one handler. `port` is 0 without a TCP socket."""
-
-    def __init__(
-        self, handler: Handler, listeners: Sequence[socket.socket], connect: ConnectionMaker
-    ) -> None:
-        self.port = sockets.tcp_port(listeners)
-        self._handler = handler
-        self._make_connection = connect
-        self._listeners = listeners
-        self._servers: list[asyncio.Server] = []
-        self._connections = OpenConnections()
-        self._sweep: asyncio.TimerHandle | None = None
-
-    async def start(self) -> None:
-        """Accept connections from now on."""
-        loop = asyncio.get_running_loop()
-        for listener in self._listeners:
-            self._servers.append(
-                await loop.create_server(self._connect, sock=listener, backlog=sockets.BACKLOG)
-            )
-        self._close_silent()
-
-    def _connect(self) -> HttpConnection:
-        return self._make_connection(self._handler, self._connections)
-
-    def _close_silent(self) -> None:
-        """Close connections that were silent for a period; cheaper than a timer for each."""
-        for connection in tuple(self._connections.open):
-            connection.close_if_silent()
-        loop = asyncio.get_running_loop()
-        self._sweep = loop.call_later(sockets.KEEP_ALIVE_S, self._close_silent)
-
-    async def stop(self, grace_s: float = sockets.STOP_S) -> None:
-        """Close idle connections, leave busy ones `grace_s` seconds, remove the socket files."""
-        paths = sockets.unix_paths(self._listeners)
-        if self._sweep is not None:
-            self._sweep.cancel()
-        for server in self._servers:
-            server.close()
-        for connection in tuple(self._connections.open):
-            connection.close_when_idle()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                await self._connections.all_closed.wait()
-        for connection in tuple(self._connections.open):
-            connection.abort()
-        for path in paths:
-            path.unlink(missing_ok=True)
-
-
 async def serve(
-    handler: Handler, listeners: Sequence[socket.socket], connect: ConnectionMaker = HttpConnection
-) -> HttpServer:
+    handler: Handler,
+    listeners: Sequence[socket.socket],
+    connect: handler_server.ConnectionMaker = HttpConnection,
+) -> handler_server.HandlerServer:
     """Serve the handler on bound sockets; return once connections are accepted."""
-    server = HttpServer(handler, listeners, connect)
+    server = handler_server.HandlerServer(handler, listeners, connect)
     await server.start()
     return server

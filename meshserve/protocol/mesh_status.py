@@ -45,7 +45,11 @@ class PoolStatus(TypedDict):
 
 
 class GatewayStatus(TypedDict):
-    """One node's gateway. A pid is 0 while the process is not running."""
+    """One node's gateway. A pid is 0 while the process is not running.
+
+    `native` is "on" if requests go to workers as frames, else "off", with the reason if it was
+    wanted.
+    """
 
     node: str
     pid: int
@@ -54,6 +58,7 @@ class GatewayStatus(TypedDict):
     reason: str
     listen: str
     restarts: int
+    native: str
 
 
 class ModelCounts(TypedDict):

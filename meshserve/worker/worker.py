@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from meshserve import tasks
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import catalog_sync, desired, model, model_stats, reports
-from meshserve.protocol import guarded_connection, http_protocol, paths, sockets
+from meshserve.protocol import first_byte, handler_server, http_protocol, paths, sockets
 from meshserve.worker import load_signal, worker_report
 from meshserve.worker.http import inference_rest, worker_app, worker_metrics
 from meshserve.worker.models import (
@@ -55,7 +55,7 @@ class PoolWorker:
         self._report_pages = worker_report.ReportPages(self.host)
         self._report_events = worker_report.ReportEvents(self.host)
         self._load_signal = load_signal.LoadSignal(self.host)
-        self._server: http_protocol.HttpServer | None = None
+        self._server: handler_server.HandlerServer | None = None
         self._ticking: asyncio.Task[None] | None = None
 
     async def start(self) -> model.Endpoint:
@@ -65,7 +65,7 @@ class PoolWorker:
         self.host.trials.look_for_deaths()
         listeners = sockets.server_sockets(address.socket_path, address.host, address.secret)
         self._server = await http_protocol.serve(
-            self.app.handle, listeners, guarded_connection.maker(address.secret)
+            self.app.handle, listeners, first_byte.maker(address.secret)
         )
         self._ticking = tasks.spawn(tasks.keep(self.host.run, "tick"), "tick")
         # Last: objects that exist until now are never scanned by the garbage collector again.

@@ -173,6 +173,7 @@ class FakeMesh(ThreadingHTTPServer):
                     "state": "ready",
                     "listen": "127.0.0.1:8080",
                     "restarts": 0,
+                    "native": "off",
                 }
             ],
             "models": {"registered": 5, "resident": 2, "loading": 1, "failed": 1},

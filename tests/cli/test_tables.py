@@ -33,6 +33,7 @@ def status(*workers: Any, **changes: Any) -> Any:
                 "state": "ready",
                 "listen": "127.0.0.1:8080",
                 "restarts": 0,
+                "native": "off",
             }
         ],
         "models": {"registered": 5, "resident": 2, "loading": 1, "failed": 1},

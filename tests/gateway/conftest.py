@@ -18,9 +18,12 @@ import pytest_asyncio
 
 from meshserve.core.values import model, snapshots
 from meshserve.gateway import gateway
+from meshserve.gateway.envoy import envoy_process
+from meshserve.gateway.native import native_module
 from tests import support
-from tests.gateway import echo
+from tests.gateway import echo, frame_server
 
+SERVERS: Any = (frame_server, echo)
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
@@ -85,17 +88,22 @@ def run_dir() -> Iterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def running(run_dir: str, secret: str = "", **changes: Any) -> AsyncIterator[Mesh]:
+async def running(
+    run_dir: str, secret: str = "", module_dir: str = "", **changes: Any
+) -> AsyncIterator[Mesh]:
     """A gateway in front of echoing workers and an echoing controller.
 
     The workers are default-0 and default-1 of the pool default, and big-0 of the pool big, which
     has the model `huge`. With a `secret` they refuse whoever does not send it.
+    With a `module_dir`, in which its module is built, Envoy sends frames to workers.
     """
     async with contextlib.AsyncExitStack() as stack:
         names = ("default-0", "default-1", "big-0", "controller")
         echoes = {
             name: await stack.enter_async_context(
-                echo.serving(echo.Echo(name), f"{run_dir}/{name}.sock", secret)
+                SERVERS[name == "controller"].serving(
+                    echo.Echo(name), f"{run_dir}/{name}.sock", secret
+                )
             )
             for name in names
         }
@@ -107,10 +115,11 @@ async def running(run_dir: str, secret: str = "", **changes: Any) -> AsyncIterat
                 "big": (member(run_dir, "big-0"),),
             },
             routes={"huge": "big"},
+            is_native=bool(module_dir),
             controller=model.Endpoint("n1", "127.0.0.1", 1, f"{run_dir}/controller.sock"),
         )
         snap = replace(snap, **changes)
-        door = gateway.NodeGateway(run_dir, secret=secret)
+        door = gateway.NodeGateway(run_dir, secret=secret, module_dir=module_dir)
         await door.start(snap)
         stack.push_async_callback(door.stop)
         http = await stack.enter_async_context(
@@ -131,10 +140,24 @@ async def mesh(run_dir: str) -> AsyncIterator[Mesh]:
         yield started
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared_mesh() -> AsyncIterator[Mesh]:
-    """One for all tests of a module that leave it as it is."""
+@pytest.fixture(scope="session")
+def module_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with the built module in C."""
+    folder = str(tmp_path_factory.mktemp("native"))
+    built = native_module.find_or_build(folder, envoy_process.program())
+    if built.reason == native_module.NO_COMPILER:
+        pytest.skip(built.reason)
+    assert built.reason == ""
+    return folder
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["http", "frames"])
+async def shared_mesh(request: pytest.FixtureRequest) -> AsyncIterator[Mesh]:
+    """One for all tests of a module that leave it as it is, by each of the ways to workers."""
+    is_native = request.param == "frames"
+    module_dir = request.getfixturevalue("module_dir") if is_native else ""
     path = tempfile.mkdtemp(prefix="gw-", dir="/tmp")
-    async with running(path) as started:
+    async with running(path, module_dir=module_dir) as started:
+        assert started.gateway.report("n1").native == ("on" if is_native else "off")
         yield started
     shutil.rmtree(path)

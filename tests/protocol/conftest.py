@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from meshserve.protocol import http_protocol, sockets
+from meshserve.protocol import handler_server, http_protocol, sockets
 from tests.protocol import http_calls
 
 
@@ -15,7 +15,7 @@ async def handler() -> http_calls.Handler:
 
 
 @pytest.fixture
-async def server(handler: http_calls.Handler) -> AsyncIterator[http_protocol.HttpServer]:
+async def server(handler: http_calls.Handler) -> AsyncIterator[handler_server.HandlerServer]:
     running = await http_protocol.serve(handler, [sockets.tcp_socket("127.0.0.1")])
     yield running
     await running.stop(grace_s=0)
@@ -23,7 +23,7 @@ async def server(handler: http_calls.Handler) -> AsyncIterator[http_protocol.Htt
 
 @pytest.fixture
 async def connection(
-    server: http_protocol.HttpServer,
+    server: handler_server.HandlerServer,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     yield reader, writer

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from meshserve.protocol import guarded_connection, http_protocol, sockets
+from meshserve.protocol import guarded_connection, handler_server, http_protocol, sockets
 from tests.protocol import http_calls
 
 SECRET = "s" * 43
@@ -16,7 +16,7 @@ UNAUTHORISED = b"HTTP/1.1 401 Unauthorized"
 
 
 @pytest.fixture
-async def server(handler: http_calls.Handler) -> AsyncIterator[http_protocol.HttpServer]:
+async def server(handler: http_calls.Handler) -> AsyncIterator[handler_server.HandlerServer]:
     running = await http_protocol.serve(
         handler, [sockets.tcp_socket("127.0.0.1")], guarded_connection.maker(SECRET)
     )

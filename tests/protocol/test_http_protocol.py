@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from meshserve import tasks
-from meshserve.protocol import http_protocol, sockets
+from meshserve.protocol import handler_server, http_protocol, sockets
 from tests.protocol import http_calls
 
 
@@ -23,7 +23,7 @@ async def chunks(count: int) -> AsyncIterator[Any]:
 @pytest.mark.parametrize("path", ["/now", "/later"])
 @pytest.mark.parametrize("body", [b"", b"abc", b"x" * 70_000, b"x" * 3_000_000])
 async def test_a_request_comes_whole_and_its_answer_goes_out_whole(
-    server: http_protocol.HttpServer, handler: http_calls.Handler, path: str, body: bytes
+    server: handler_server.HandlerServer, handler: http_calls.Handler, path: str, body: bytes
 ) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         for echo in ("one", "50%d"):
@@ -35,7 +35,7 @@ async def test_a_request_comes_whole_and_its_answer_goes_out_whole(
     assert handler.requests[0][3] == body
 
 
-async def test_a_chunked_body_comes_in_one_piece(server: http_protocol.HttpServer) -> None:
+async def test_a_chunked_body_comes_in_one_piece(server: handler_server.HandlerServer) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         answer = await client.post(f"http://127.0.0.1:{server.port}/now", content=chunks(10))
     assert answer.content == b"POST /now " + b"x" * 700_000
@@ -260,7 +260,9 @@ async def test_a_client_that_leaves_in_the_middle_of_a_request_never_asked(
 
 
 async def test_the_request_of_a_client_that_leaves_is_cancelled(
-    server: http_protocol.HttpServer, handler: http_calls.Handler, caplog: pytest.LogCaptureFixture
+    server: handler_server.HandlerServer,
+    handler: http_calls.Handler,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     handler.gate.clear()
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -273,7 +275,7 @@ async def test_the_request_of_a_client_that_leaves_is_cancelled(
 
 
 async def test_a_request_whose_client_leaves_at_once_is_begun_before_it_is_cancelled(
-    server: http_protocol.HttpServer, handler: http_calls.Handler
+    server: handler_server.HandlerServer, handler: http_calls.Handler
 ) -> None:
     """What a handler returns may hold a lease, which only its own code can end."""
     handler.gate.clear()
@@ -288,7 +290,7 @@ async def test_a_request_whose_client_leaves_at_once_is_begun_before_it_is_cance
 @pytest.mark.parametrize("path", [b"/raises", b"/later/raises"])
 async def test_a_handler_that_raises_loses_its_connection_alone(
     connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-    server: http_protocol.HttpServer,
+    server: handler_server.HandlerServer,
     path: bytes,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshserve import tasks
-from meshserve.protocol import http_protocol, sockets
+from meshserve.protocol import handler_server, http_protocol, sockets
 from tests.protocol import http_calls
 
 
@@ -29,7 +29,8 @@ async def test_every_socket_is_served_and_nothing_is_left_after_the_end(
 
 
 async def test_an_idle_connection_does_not_hold_up_the_end(
-    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], server: http_protocol.HttpServer
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    server: handler_server.HandlerServer,
 ) -> None:
     reader, writer = connection
     writer.write(http_calls.request(b"GET /now"))
@@ -41,7 +42,7 @@ async def test_an_idle_connection_does_not_hold_up_the_end(
 
 async def test_a_request_under_way_is_answered_before_the_end(
     connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-    server: http_protocol.HttpServer,
+    server: handler_server.HandlerServer,
     handler: http_calls.Handler,
 ) -> None:
     reader, writer = connection
@@ -58,7 +59,7 @@ async def test_a_request_under_way_is_answered_before_the_end(
 
 async def test_a_request_that_takes_too_long_does_not_hold_up_the_end(
     connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-    server: http_protocol.HttpServer,
+    server: handler_server.HandlerServer,
     handler: http_calls.Handler,
 ) -> None:
     reader, writer = connection
@@ -71,7 +72,8 @@ async def test_a_request_that_takes_too_long_does_not_hold_up_the_end(
 
 
 async def test_a_connection_that_is_silent_for_long_is_closed(
-    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], server: http_protocol.HttpServer
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    server: handler_server.HandlerServer,
 ) -> None:
     reader, writer = connection
     writer.write(http_calls.request(b"GET /now"))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 import meshserve
 from meshserve.core.values import catalog, model
@@ -49,6 +52,19 @@ class FilesRun:
             self.paths.add(str(path.relative_to(PACKAGE)))
 
 
+FRAME_FILES = sorted(["protocol/frames.py", *FILES[:1], *FILES[2:]])
+
+
+async def ask_by_frame(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes
+) -> bytes:
+    """Send the same as a frame, as Envoy's module in C does."""
+    block = f"POST\n{paths.MODEL_INFER}\nhost\nx\n".encode()
+    writer.write(struct.pack("<BBBxIII", 0xF7, 1, 1, 1, len(block), len(body)) + block + body)
+    head = struct.unpack("<BBHIII", await reader.readexactly(16))
+    return (await reader.readexactly(head[4] + head[5]))[head[4] :]
+
+
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes) -> bytes:
     """Send one ModelInfer call over the socket and read its answer."""
     head = (
@@ -61,8 +77,11 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: 
     return await reader.readexactly(length)
 
 
+@pytest.mark.parametrize(
+    ("send", "files_run"), [(ask, FILES), (ask_by_frame, FRAME_FILES)], ids=["http", "frame"]
+)
 async def test_a_prediction_on_a_ready_copy_runs_ten_files(
-    pool_worker: worker.PoolWorker, storage: helpers.FakeStorage
+    pool_worker: worker.PoolWorker, storage: helpers.FakeStorage, send: Any, files_run: list[str]
 ) -> None:
     id_ = model.ModelId("tiny")
     linear(storage.folder / "tiny" / "tiny.onnx")
@@ -77,9 +96,9 @@ async def test_a_prediction_on_a_ready_copy_runs_ten_files(
     reader, writer = await asyncio.open_unix_connection(pool_worker.address.socket_path)
     assert pool_worker._ticking is not None
     pool_worker._ticking.cancel()
-    await ask(reader, writer, body)
+    await send(reader, writer, body)
     with FilesRun() as files:
-        answer = await ask(reader, writer, body)
+        answer = await send(reader, writer, body)
     writer.close()
     assert pb.ModelInferResponse.FromString(answer).model_name == "tiny"
-    assert sorted(files.paths) == FILES
+    assert sorted(files.paths) == files_run

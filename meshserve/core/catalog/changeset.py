@@ -306,6 +306,8 @@ def _gateway(before: desired.GatewaySettings, after: desired.GatewaySettings) ->
         yield f"gateway listens on {after.listen}"
     if before.request_bytes_max != after.request_bytes_max:
         yield f"gateway takes requests of up to {after.request_bytes_max} bytes"
+    if before.is_native != after.is_native:
+        yield f"gateway sends requests to workers {'as frames' if after.is_native else 'by HTTP'}"
     if before.keys != after.keys:
         yield "gateway's API keys changed"
     if before.cors_origins != after.cors_origins:

@@ -360,6 +360,7 @@ class Mesh:
             routes=dict(self.catalog.routes),
             controller=self._controller,
             request_bytes_max=wanted.gateway.request_bytes_max,
+            is_native=wanted.gateway.is_native,
             keys=wanted.gateway.keys,
             cors_origins=wanted.gateway.cors_origins,
             revision=self.gateways.revision,

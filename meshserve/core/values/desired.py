@@ -69,7 +69,8 @@ class PoolSettings:
 class GatewaySettings:
     """The settings of all gateways.
 
-    `file_roots` are the folders whose files clients may register as models.
+    `file_roots` are the folders whose files clients may register as models. `is_native`: requests
+    go to workers as frames where they can.
     """
 
     listen: str = "127.0.0.1:8080"
@@ -77,6 +78,7 @@ class GatewaySettings:
     keys: tuple[snapshots.ApiKey, ...] = ()
     cors_origins: tuple[str, ...] = ()
     file_roots: tuple[str, ...] = ("/",)
+    is_native: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,11 @@ class WorkerReport:
 
 @dataclass(frozen=True, slots=True)
 class GatewayReport:
-    """One gateway at one moment. `envoy_pid` is 0 while Envoy restarts; `restarts` counts that."""
+    """One gateway at one moment. `envoy_pid` is 0 while Envoy restarts; `restarts` counts that.
+
+    `native` is "on" if requests go to workers as frames, else "off", with the reason if it was
+    wanted.
+    """
 
     node: str
     pid: int
@@ -119,3 +123,4 @@ class GatewayReport:
     state: str
     listen: str
     restarts: int = 0
+    native: str = "off"

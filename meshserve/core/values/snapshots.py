@@ -66,7 +66,8 @@ class GatewaySnapshot:
     `routes` has the pool of each model or alias that is not in `default_pool`. Without `keys`
     every client may call everything. `revision` grows with each snapshot that differs from the last
     one. `cors_origins` are the web pages that may call from a browser. `workers_wanted` counts the
-    configured workers; one that still starts is not in `pools`.
+    configured workers; one that still starts is not in `pools`. `is_native`: requests go to workers
+    as frames, where Envoy has the module for it.
     """
 
     listen: str
@@ -82,3 +83,4 @@ class GatewaySnapshot:
     hot: tuple[HotRoute, ...] = ()
     cors_origins: tuple[str, ...] = ()
     workers_wanted: int = 0
+    is_native: bool = False

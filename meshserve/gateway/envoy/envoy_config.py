@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -33,13 +34,15 @@ def files(
     run_dir: str,
     secret: str = "",
     logs: gateway_paths.GatewayLogs | None = None,
+    module: str = "",
 ) -> dict[str, str]:
     """Return the text of each file by its name, in the order in which they must be written.
 
     A resource comes before the ones that name it. Envoy sends `secret` to the mesh's servers, if
-    they ask for one.
+    they ask for one. `module` is the file of the module in C, "" without one.
     """
-    layout = gateway_paths.GatewayPaths(run_dir, logs)
+    snap = dataclasses.replace(snap, is_native=snap.is_native and bool(module))
+    layout = gateway_paths.GatewayPaths(run_dir, logs, module if snap.is_native else "")
     members = {
         gateway_paths.members_file(name): _discovery([assignment])
         for name, assignment in sorted(clusters.members(snap, layout).items())

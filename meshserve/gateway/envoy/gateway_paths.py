@@ -51,9 +51,10 @@ class GatewayPaths:
     itself. The sidecar's servers listen on the other sockets.
     """
 
-    def __init__(self, run_dir: str, logs: GatewayLogs | None = None) -> None:
-        """Without `logs` Envoy's log is in `run_dir` too."""
+    def __init__(self, run_dir: str, logs: GatewayLogs | None = None, module: str = "") -> None:
+        """Without `logs` Envoy's log is in `run_dir` too. `module`: see `native_calls`."""
         self.run_dir = run_dir
+        self.module = module
         self.config_dir = f"{run_dir}/envoy"
         self.admin_socket = f"{run_dir}/envoy-admin.sock"
         self.keeper_socket = f"{run_dir}/envoy-keeper.sock"

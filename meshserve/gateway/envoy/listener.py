@@ -19,6 +19,7 @@ from meshserve.gateway.envoy import (
     gateway_paths,
     lua_filter,
     matchers,
+    native_calls,
     openai_errors,
     routes,
 )
@@ -146,11 +147,11 @@ def _http(layout: gateway_paths.GatewayPaths) -> Json:
         "early_header_mutation_extensions": [early_mutation],
         "rds": {"route_config_name": routes.TABLE, "config_source": layout.source("rds.json")},
         "local_reply_config": _local_replies(),
-        "http_filters": _http_filters(),
+        "http_filters": _http_filters(layout.module),
     }
 
 
-def _http_filters() -> list[Json]:
+def _http_filters(module: str) -> list[Json]:
     """Return the filters in the order of requests; answers pass them from the last to the first."""
     drop = {"@type": MUTATION, "mutations": {"response_mutations": [INTERNAL]}}
     bridge = {
@@ -175,6 +176,7 @@ def _http_filters() -> list[Json]:
         cors.http_filter(),
         api_keys.http_filter(),
         lua_filter.http_filter(),
+        *native_calls.http_filters(module),
         {"name": routes.BRIDGE, "disabled": True, "typed_config": bridge},
         {"name": routes.CALL_ANSWERS, "disabled": True, "typed_config": call_answers},
         {"name": "envoy.filters.http.router", "typed_config": router},

@@ -20,6 +20,7 @@ from meshserve.gateway.envoy import (
     llm_routes,
     lua_filter,
     matchers,
+    native_calls,
     openai_errors,
 )
 from meshserve.protocol import paths
@@ -195,6 +196,9 @@ def _filters(snap: snapshots.GatewaySnapshot, target: endpoints.Target) -> Json:
     is_sidecar = target.cluster == clusters.NODE_GRPC
     if is_sidecar and target.name_source is lua_filter.NameSource.NONE:
         return rules
+    is_message = target.name_source is lua_filter.NameSource.MESSAGE
+    if snap.is_native and is_message and target.cluster not in SERVERS:
+        return {**rules, native_calls.FILTER: native_calls.FILTER_ON}
     task = lua_filter.task(target.name_source, snap.request_bytes_max)
     filters = {**rules, lua_filter.FILTER: task}
     if target.is_grpc and not is_sidecar:

@@ -226,6 +226,12 @@ function envoy_on_response(handle)
     set_trailers(handle, own_status, message)
     return
   end
+  -- The body of a worker's 503, which came as frames do: see meshserve/protocol/frames.py.
+  local refusal = headers:get("x-mesh-refusal")
+  if refusal ~= nil and handle:headers():get(constants.HTTP_STATUS_HEADER) == nil then
+    handle:body(true):setBytes(refusal)
+    return
+  end
   local http_status = headers:get(constants.HTTP_STATUS_HEADER)
   if http_status ~= nil and http_status ~= "200" then
     local message = "the server behind the gateway answered with HTTP status " .. http_status

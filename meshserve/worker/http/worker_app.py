@@ -23,6 +23,7 @@ from meshserve import errors
 from meshserve.protocol import (
     classification,
     error_responses,
+    frames,
     http_protocol,
     inference,
     model_description,
@@ -80,6 +81,9 @@ class InferenceRequest:
         self.body = body
         self.metadata_model = ""
         self.is_retry = False
+        if type(headers) is frames.FrameHeaders and not headers.needs_reading:
+            self.expires_s = math.inf
+            return
         timeout_s = math.inf
         for name, value in headers:
             if name == b"grpc-timeout":

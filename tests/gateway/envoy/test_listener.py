@@ -91,7 +91,8 @@ async def test_envoy_ends_the_call_and_passes_the_deadline_on(shared_mesh: conft
     assert (
         time.monotonic() - began_s >= 0.2
     )  # not at once; Envoy's clock counts whole milliseconds, from a little before ours
-    assert frame == b"\x00" * 5
+    # HTTP's bridge adds the head of an empty message.
+    assert frame in (b"", b"\x00" * 5)
     seen = [
         picture
         for echo in shared_mesh.echoes.values()

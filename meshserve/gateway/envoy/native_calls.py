@@ -1,0 +1,48 @@
+"""Envoy's settings for its module in C, which sends requests to workers as frames. Pure.
+
+Without the module all requests go by HTTP; `gateway/native` says what is different with it.
+"""
+
+from __future__ import annotations
+
+from meshserve.gateway.envoy import Json
+
+FILTER = "mesh-calls"
+NAME = "meshframes"
+TYPES = "type.googleapis.com/envoy.extensions"
+FILTER_CONFIG = f"{TYPES}.filters.http.dynamic_modules.v3.DynamicModuleFilter"
+UPSTREAM_CONFIG = f"{TYPES}.upstreams.http.dynamic_modules.v3.Config"
+ROUTE_CONFIG = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
+FILTER_ON: Json = {"@type": ROUTE_CONFIG, "config": {}}
+"""On a route: the filter does there what the Lua script does without the module."""
+
+
+def http_filters(module: str) -> list[Json]:
+    """Return the filter of calls, disabled where no route wants it; none without a module."""
+    if not module:
+        return []
+    config: Json = {
+        "@type": FILTER_CONFIG,
+        "dynamic_module_config": _load(module),
+        "filter_name": FILTER,
+    }
+    return [{"name": FILTER, "disabled": True, "typed_config": config}]
+
+
+def upstream(module: str) -> Json:
+    """Return what makes a cluster's requests frames; nothing without a module."""
+    if not module:
+        return {}
+    config: Json = {
+        "@type": UPSTREAM_CONFIG,
+        "dynamic_module_config": _load(module),
+        "bridge_name": NAME,
+    }
+    return {
+        "upstream_config": {"name": "envoy.upstreams.http.dynamic_modules", "typed_config": config}
+    }
+
+
+def _load(module: str) -> Json:
+    # Never unloaded: requests under way on an old listener still run its code.
+    return {"module": {"local": {"filename": module}}, "do_not_close": True}
