@@ -85,14 +85,19 @@ def up(
     folder: Path,
     pools: Mapping[str, Any],
     variables: Mapping[str, str] = NO_VARIABLES,
+    *,
+    native: str = "off",
     **sections: object,
 ) -> Iterator[Mesh]:
-    """Run `meshserve up` with these sections and variables until the block ends."""
+    """Run `meshserve up` with these sections and variables until the block ends.
+
+    `native` is `gateway.native`.
+    """
     endpoint, path = f"127.0.0.1:{free_ports.free_port()}", folder / "config.yaml"
     path.write_text(
         yaml.safe_dump(
             {
-                "gateway": {"listen": endpoint, "file_roots": ["/"]},
+                "gateway": {"listen": endpoint, "file_roots": ["/"], "native": native},
                 "state_dir": str(folder / "state"),
                 "pools": dict(pools),
                 **sections,

@@ -14,6 +14,11 @@ from meshserve.gateway.sidecar import sidecar
 
 LOG = logging.getLogger(__name__)
 
+CRASHES_MAX = 3
+"""After so many crashes of Envoy its module in C is used no more, until the gateway starts anew."""
+
+CRASHES_POLL_S = 0.5
+
 Change = tuple[snapshots.GatewaySnapshot, asyncio.Future[None]]
 
 
@@ -47,9 +52,10 @@ class NodeGateway:
         self._sidecar = sidecar.Sidecar(self._layout, self._envoy.admin, secret)
         self._state = "stopped"
         self._listen = ""
-        self._is_native = False
+        self._snap: snapshots.GatewaySnapshot | None = None
         self._changes: asyncio.Queue[Change] = asyncio.Queue()
         self._follower: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
 
     async def start(self, snap: snapshots.GatewaySnapshot) -> None:
         """Listen and serve.
@@ -66,6 +72,7 @@ class NodeGateway:
             await self.stop()
             raise
         self._follower = tasks.spawn(self._follow(), "gateway-follow")
+        self._watch = tasks.spawn(self._leave_module(), "gateway-module")
         self._state = "ready"
 
     async def _start_parts(self, snap: snapshots.GatewaySnapshot, *, is_running: bool) -> None:
@@ -110,7 +117,7 @@ class NodeGateway:
         )
 
     def _native_word(self) -> str:
-        if not self._is_native:
+        if self._snap is None or not self._snap.is_native:
             return "off"
         return f"off: {self._module.reason}" if self._module.reason else "on"
 
@@ -122,9 +129,9 @@ class NodeGateway:
 
     async def stop(self) -> None:
         """Stop Envoy and the sidecar, and remove their sockets."""
-        if self._follower is not None:
-            self._follower.cancel()
-            await asyncio.wait([self._follower])
+        for task in filter(None, (self._watch, self._follower)):
+            task.cancel()
+            await asyncio.wait([task])
         while not self._changes.empty():
             self._changes.get_nowait()[1].cancel()
         await self._envoy.stop()
@@ -137,13 +144,23 @@ class NodeGateway:
         return envoy_config.files(snap, layout.run_dir, self._secret, layout.logs, module)
 
     async def _find_module(self, snap: snapshots.GatewaySnapshot) -> None:
-        if snap.is_native and not self._module.path:
+        if snap.is_native and self._module == native_module.NativeModule():
             self._module = await asyncio.to_thread(
                 native_module.find_or_build, self._module_dir, envoy_process.program()
             )
             if self._module.reason:
                 LOG.warning("requests go to workers by HTTP: %s", self._module.reason)
-        self._is_native = snap.is_native
+        self._snap = snap
+
+    async def _leave_module(self) -> None:
+        """Go on by HTTP if Envoy crashes again and again: its module may be the reason."""
+        # Rare, and in no hurry: a poll needs nobody to call it.
+        while self._envoy.crashes < CRASHES_MAX or not self._module.path:  # noqa: ASYNC110
+            await asyncio.sleep(CRASHES_POLL_S)
+        self._module = native_module.NativeModule(reason=f"Envoy crashed {CRASHES_MAX} times")
+        LOG.error("requests go to workers by HTTP: %s", self._module.reason)
+        if self._snap is not None:
+            await self.apply(self._snap)
 
     async def _follow(self) -> None:
         while True:

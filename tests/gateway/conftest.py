@@ -24,6 +24,7 @@ from tests import support
 from tests.gateway import echo, frame_server
 
 SERVERS: Any = (frame_server, echo)
+BY_EACH_WAY = pytest.mark.parametrize("mesh", ["http", "frames"], indirect=True)
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
@@ -134,10 +135,16 @@ async def running(
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def mesh(run_dir: str) -> AsyncIterator[Mesh]:
-    """One of the test's own, to be changed and broken."""
-    async with running(run_dir) as started:
+async def mesh(request: pytest.FixtureRequest, run_dir: str) -> AsyncIterator[Mesh]:
+    """One of the test's own, to be changed and broken; `BY_EACH_WAY` runs a test by both ways."""
+    async with running(run_dir, module_dir=_module_dir(request)) as started:
         yield started
+
+
+def _module_dir(request: pytest.FixtureRequest) -> str:
+    """Return where the module in C is if the fixture's parameter says that it is used."""
+    is_native = getattr(request, "param", "http") == "frames"
+    return str(request.getfixturevalue("module_dir")) if is_native else ""
 
 
 @pytest.fixture(scope="session")
@@ -154,10 +161,9 @@ def module_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["http", "frames"])
 async def shared_mesh(request: pytest.FixtureRequest) -> AsyncIterator[Mesh]:
     """One for all tests of a module that leave it as it is, by each of the ways to workers."""
-    is_native = request.param == "frames"
-    module_dir = request.getfixturevalue("module_dir") if is_native else ""
+    module_dir = _module_dir(request)
     path = tempfile.mkdtemp(prefix="gw-", dir="/tmp")
     async with running(path, module_dir=module_dir) as started:
-        assert started.gateway.report("n1").native == ("on" if is_native else "off")
+        assert started.gateway.report("n1").native == ("on" if module_dir else "off")
         yield started
     shutil.rmtree(path)

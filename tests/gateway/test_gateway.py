@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -125,6 +127,22 @@ async def test_a_gateway_moves_to_another_port(mesh: conftest.Mesh) -> None:
         assert b'"big-0"' in await call(
             first_field(b"huge") + b"\x12\x00" * 50, compression=grpc.Compression.Gzip
         )
+
+
+async def test_envoys_module_is_left_out_after_crashes(run_dir: str, module_dir: str) -> None:
+    async with conftest.running(run_dir, module_dir=module_dir) as mesh:
+        assert mesh.gateway.report("n1").native == "on"
+        for count in range(1, gateway.CRASHES_MAX + 1):
+            await support.wait_until_async(lambda: mesh.gateway.report("n1").envoy_pid)
+            os.kill(mesh.gateway.report("n1").envoy_pid, signal.SIGSEGV)
+            await support.wait_until_async(
+                functools.partial(lambda n: mesh.gateway._envoy.crashes == n, count)
+            )
+        told = "off: Envoy crashed 3 times"
+        await support.wait_until_async(lambda: mesh.gateway.report("n1").native == told)
+        await mesh.gateway.apply(mesh.snapshot)
+        assert "dynamic_modules" not in str(mesh.gateway._envoy._folder.files)
+        assert (await mesh.call(first_field(b"huge")))["by"] == "big-0"
 
 
 async def test_changes_may_come_all_at_once(mesh: conftest.Mesh) -> None:

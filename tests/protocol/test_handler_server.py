@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from meshserve.protocol import handler_server
 from tests.protocol import http_calls
 
@@ -27,7 +29,7 @@ def test_all_are_closed_when_the_last_one_is() -> None:
 
 
 async def test_a_server_without_a_tcp_socket_has_no_port(handler: http_calls.Handler) -> None:
-    def connect(*_: object) -> http_calls.asyncio.Protocol:
+    def connect(*_: object) -> asyncio.Protocol:
         raise AssertionError("nobody connects")
 
     assert handler_server.HandlerServer(handler, [], connect).port == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -32,6 +33,9 @@ ACCEPT_TIMEOUT_S = 30.0
 RESTARTS = backoff.BackoffPolicy(base_s=0.1, cap_s=1.0, is_first_immediate=True)
 LOG_TAIL_BYTES = 4000
 DOWNSTREAM = f"http.{listener.STAT_PREFIX}.downstream_"
+
+CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGABRT, signal.SIGFPE})
+"""The signals by which a program ends itself for a mistake of its own."""
 
 ACCEPT_S = 0.5
 """How long a draining Envoy takes new connections."""
@@ -78,6 +82,8 @@ class EnvoyProcess:
         self._is_starting = False
         self._log_start = 0
         self._logged_starts = 0
+        self.crashes = 0
+        """How often Envoy has ended by a mistake of a program, as far as this gateway saw it."""
 
     @property
     def pid(self) -> int | None:
@@ -201,6 +207,7 @@ class EnvoyProcess:
             return
         if state.starts > self._logged_starts:
             self._logged_starts = state.starts
+            self.crashes += -state.code in CRASHES
             LOG.error("Envoy ended with %s: %s", state.code, self._log_tail())
 
     async def _keep_keeper(self) -> None:

@@ -14,7 +14,11 @@ from meshserve.core.values import snapshots
 from tests.gateway import conftest
 from tests.gateway.conftest import first_field, member
 
-pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.edge,
+    pytest.mark.asyncio(loop_scope="module"),
+    conftest.BY_EACH_WAY,
+]
 
 NAMES = ("default-0", "default-1", "big-0")
 ASKED = 60

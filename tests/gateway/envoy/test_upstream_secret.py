@@ -12,9 +12,9 @@ import pytest_asyncio
 from meshserve import tasks
 from meshserve.core.values import model, snapshots
 from meshserve.gateway.envoy import clusters, gateway_paths, upstream_secret
-from meshserve.protocol import asgi_server, guarded_app, sockets
+from meshserve.protocol import first_byte, handler_server, sockets
 from tests import support
-from tests.gateway import conftest, echo, engines
+from tests.gateway import conftest, echo, engines, frame_server
 from tests.gateway.conftest import first_field
 
 pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
@@ -22,10 +22,16 @@ pytestmark = [pytest.mark.edge, pytest.mark.asyncio(loop_scope="module")]
 SECRET = "of-this-mesh"
 
 
+@pytest.fixture(params=["http", "frames"])
+def way(request: pytest.FixtureRequest) -> str:
+    """The folder of the module in C, or none: see `conftest.running`."""
+    return str(request.getfixturevalue("module_dir")) if request.param == "frames" else ""
+
+
 @pytest_asyncio.fixture(loop_scope="module")
-async def guarded_mesh(run_dir: str) -> AsyncIterator[conftest.Mesh]:
+async def guarded_mesh(run_dir: str, way: str) -> AsyncIterator[conftest.Mesh]:
     """A gateway whose servers refuse whoever does not send the secret."""
-    async with conftest.running(run_dir, SECRET) as started:
+    async with conftest.running(run_dir, SECRET, way) as started:
         yield started
 
 
@@ -73,13 +79,17 @@ async def test_held_requests_and_those_to_llms_bring_the_secret(run_dir: str) ->
         assert (await asked).json()["error"]["message"] == "full"
 
 
-async def test_a_worker_of_another_node_is_asked_with_the_secret_over_tcp(run_dir: str) -> None:
-    app = guarded_app.guard(echo.Echo("far-0"), SECRET)
-    served = await asgi_server.serve(app, [sockets.tcp_socket("127.0.0.1")])
+async def test_a_worker_of_another_node_is_asked_with_the_secret_over_tcp(
+    run_dir: str, way: str
+) -> None:
+    handler = frame_server.AsgiHandler(echo.Echo("far-0"))
+    listeners = [sockets.tcp_socket("127.0.0.1")]
+    served = handler_server.HandlerServer(handler, listeners, first_byte.maker(SECRET))
+    await served.start()
     # A path that is of the other node.
     endpoint = model.Endpoint("n2", "127.0.0.1", served.port, f"{run_dir}/default-0.sock")
     far = (snapshots.RingMember("far-0", endpoint),)
-    async with conftest.running(run_dir, SECRET, pools={"default": far}, routes={}) as mesh:
+    async with conftest.running(run_dir, SECRET, way, pools={"default": far}, routes={}) as mesh:
         assert (await mesh.call(first_field(b"a")))["by"] == "far-0"
         assert (await mesh.http.get("/v2/models/a/infer")).json()["by"] == "far-0"
         page = (await mesh.http.get("/metrics")).text
