@@ -1,13 +1,18 @@
-"""Serves an ASGI application of the tests as a worker serves: by HTTP/1.1 and by frames."""
+"""Serves an ASGI application of the tests as a worker serves: by HTTP/1.1 and by frames.
+
+`python -m tests.gateway.frame_server SOCKET NAME` is an echo in a process of its own, to be killed.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from meshserve.protocol import first_byte, handler_server, sockets
+from tests.gateway import echo
 
 
 class AsgiHandler:
@@ -51,3 +56,12 @@ async def serving(app: Any, path: str, secret: str = "") -> AsyncIterator[Any]:
         yield app
     finally:
         await server.stop(grace_s=0)
+
+
+async def main(path: str, name: str) -> None:
+    async with serving(echo.Echo(name), path):
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

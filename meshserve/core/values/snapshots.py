@@ -67,7 +67,7 @@ class GatewaySnapshot:
     every client may call everything. `revision` grows with each snapshot that differs from the last
     one. `cors_origins` are the web pages that may call from a browser. `workers_wanted` counts the
     configured workers; one that still starts is not in `pools`. `is_native`: requests go to workers
-    as frames, where Envoy has the module for it.
+    as frames, by the file `module`, which the gateway itself fills in where it has one.
     """
 
     listen: str
@@ -84,3 +84,4 @@ class GatewaySnapshot:
     cors_origins: tuple[str, ...] = ()
     workers_wanted: int = 0
     is_native: bool = False
+    module: str = ""

@@ -41,8 +41,8 @@ def files(
     A resource comes before the ones that name it. Envoy sends `secret` to the mesh's servers, if
     they ask for one. `module` is the file of the module in C, "" without one.
     """
-    snap = dataclasses.replace(snap, is_native=snap.is_native and bool(module))
-    layout = gateway_paths.GatewayPaths(run_dir, logs, module if snap.is_native else "")
+    snap = dataclasses.replace(snap, module=module if snap.is_native else "")
+    layout = gateway_paths.GatewayPaths(run_dir, logs, snap.module)
     members = {
         gateway_paths.members_file(name): _discovery([assignment])
         for name, assignment in sorted(clusters.members(snap, layout).items())

@@ -12,9 +12,8 @@ NAME = "meshframes"
 TYPES = "type.googleapis.com/envoy.extensions"
 FILTER_CONFIG = f"{TYPES}.filters.http.dynamic_modules.v3.DynamicModuleFilter"
 UPSTREAM_CONFIG = f"{TYPES}.upstreams.http.dynamic_modules.v3.Config"
-ROUTE_CONFIG = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
-FILTER_ON: Json = {"@type": ROUTE_CONFIG, "config": {}}
-"""On a route: the filter does there what the Lua script does without the module."""
+ROUTE_CONFIG = f"{TYPES}.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute"
+STRING = "type.googleapis.com/google.protobuf.StringValue"
 
 
 def http_filters(module: str) -> list[Json]:
@@ -27,6 +26,16 @@ def http_filters(module: str) -> list[Json]:
         "filter_name": FILTER,
     }
     return [{"name": FILTER, "disabled": True, "typed_config": config}]
+
+
+def task(module: str, request_bytes_max: int) -> Json:
+    """Return a route's settings with which the filter does there what the Lua script does else."""
+    return {
+        "@type": ROUTE_CONFIG,
+        "dynamic_module_config": _load(module),
+        "per_route_config_name": FILTER,
+        "filter_config": {"@type": STRING, "value": str(request_bytes_max)},
+    }
 
 
 def upstream(module: str) -> Json:

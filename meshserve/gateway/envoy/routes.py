@@ -197,8 +197,9 @@ def _filters(snap: snapshots.GatewaySnapshot, target: endpoints.Target) -> Json:
     if is_sidecar and target.name_source is lua_filter.NameSource.NONE:
         return rules
     is_message = target.name_source is lua_filter.NameSource.MESSAGE
-    if snap.is_native and is_message and target.cluster not in SERVERS:
-        return {**rules, native_calls.FILTER: native_calls.FILTER_ON}
+    if snap.module and is_message and target.cluster not in SERVERS:
+        calls = native_calls.task(snap.module, snap.request_bytes_max)
+        return {**rules, native_calls.FILTER: calls}
     task = lua_filter.task(target.name_source, snap.request_bytes_max)
     filters = {**rules, lua_filter.FILTER: task}
     if target.is_grpc and not is_sidecar:

@@ -53,7 +53,8 @@ bool FILTER(get_header)(void *envoy, int map, span_t name, span_t *value, size_t
 bool FILTER(set_header)(void *envoy, int map, span_t name, span_t value);
 size_t FILTER(get_body_chunks_size)(void *envoy, int body);
 bool FILTER(get_body_chunks)(void *envoy, int body, span_t *all);
-uint64_t FILTER(get_buffer_limit)(void *envoy);
+size_t FILTER(get_body_size)(void *envoy, int body);
+const void *envoy_dynamic_module_callback_get_most_specific_route_config(void *envoy);
 void FILTER(clear_route_cache)(void *envoy);
 void FILTER(send_response)(void *envoy, uint32_t status, header_t *, size_t count, span_t body,
                            span_t details);

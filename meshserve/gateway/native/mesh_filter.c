@@ -18,6 +18,10 @@ static const struct {
                  {"mm-model-id", false},
                  {"mm-model-id-bin", true}};
 
+typedef struct {
+  size_t message_bytes_max;
+} limit_t;
+
 const char *envoy_dynamic_module_on_program_init(void) { return ENVOY_ABI_VERSION; }
 
 static span_t word(const char *text) { return (span_t){text, strlen(text)}; }
@@ -71,11 +75,6 @@ static bool check_message(void *envoy, const message_t *message) {
     refuse(envoy, 400, INVALID_ARGUMENT, "a unary gRPC call has one message, this one has none");
     return false;
   }
-  /* The limit is that of Envoy's buffer, which has room for the largest message and its head. */
-  if (message->size > FILTER(get_buffer_limit)(envoy)) {
-    refuse(envoy, 413, NULL, "");
-    return false;
-  }
   size_t length = (size_t)head[1] << 24 | (size_t)head[2] << 16 | (size_t)head[3] << 8 | head[4];
   if (length != message->size - GRPC_HEAD_BYTES) {
     refuse(envoy, 400, INVALID_ARGUMENT, "the gRPC frame's length is not the message's");
@@ -89,8 +88,19 @@ static bool check_message(void *envoy, const message_t *message) {
   return true;
 }
 
+/* Return whether what has come is within the route's limit; otherwise answer the client. */
+static bool is_small_enough(void *envoy, bool has_received) {
+  const limit_t *limit = envoy_dynamic_module_callback_get_most_specific_route_config(envoy);
+  size_t size = FILTER(get_body_size)(envoy, BUFFERED_REQUEST);
+  if (has_received) size += FILTER(get_body_size)(envoy, RECEIVED_REQUEST);
+  if (limit != NULL && size <= limit->message_bytes_max + GRPC_HEAD_BYTES) return true;
+  refuse(envoy, 413, NULL, "");
+  return false;
+}
+
 /* Return whether the call goes on, with its model's name as a header. */
 static bool check_call(void *envoy, bool has_received) {
+  if (!is_small_enough(envoy, has_received)) return false;
   int bodies[] = {BUFFERED_REQUEST, RECEIVED_REQUEST};
   size_t counts[2] = {FILTER(get_body_chunks_size)(envoy, BUFFERED_REQUEST),
                       has_received ? FILTER(get_body_chunks_size)(envoy, RECEIVED_REQUEST) : 0};
@@ -128,6 +138,18 @@ const void *ON_FILTER(config_new)(void *envoy, span_t name, span_t config) {
 
 void ON_FILTER(config_destroy)(const void *config) { (void)config; }
 
+/* A route's settings are one number. */
+const void *ON_FILTER(per_route_config_new)(span_t name, span_t config) {
+  (void)name;
+  limit_t *limit = calloc(1, sizeof *limit);
+  for (size_t i = 0; limit != NULL && i < config.length; i++)
+    if (config.ptr[i] >= '0' && config.ptr[i] <= '9' && limit->message_bytes_max < SIZE_MAX / 100)
+      limit->message_bytes_max = limit->message_bytes_max * 10 + (size_t)(config.ptr[i] - '0');
+  return limit;
+}
+
+void ON_FILTER(per_route_config_destroy)(const void *config) { free((void *)config); }
+
 /* Nothing is kept for a request: its address stands for it. */
 const void *ON_FILTER(new)(const void *config, void *envoy) {
   (void)config;
@@ -145,7 +167,7 @@ int ON_FILTER(request_headers)(void *envoy, const void *filter, bool end) {
 
 int ON_FILTER(request_body)(void *envoy, const void *filter, bool end) {
   (void)filter;
-  if (!end) return BODY_BUFFER;
+  if (!end) return is_small_enough(envoy, true) ? BODY_BUFFER : BODY_DROP;
   return check_call(envoy, true) ? BODY_CONTINUE : BODY_DROP;
 }
 

@@ -48,8 +48,9 @@ def test_otherwise_nothing_is_different(snap: snapshots.GatewaySnapshot, module:
 
 
 def test_a_call_for_a_worker_has_the_filter_instead_of_the_script_and_the_bridge() -> None:
-    text = json.dumps(routes.table(SNAPSHOT))
-    before = json.dumps(routes.table(dataclasses.replace(SNAPSHOT, is_native=False)))
-    assert text.count(f'"{native_calls.FILTER}"') == 4
+    text = json.dumps(routes.table(dataclasses.replace(SNAPSHOT, module=MODULE)))
+    before = json.dumps(routes.table(SNAPSHOT))
+    assert text.count(f'"{native_calls.FILTER}": ') == 4
+    assert text.count(f'"value": "{SNAPSHOT.request_bytes_max}"') == 4
     for name in (routes.BRIDGE, routes.CALL_ANSWERS, lua_filter.FILTER):
         assert before.count(f'"{name}"') - text.count(f'"{name}"') == 4

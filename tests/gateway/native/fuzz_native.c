@@ -79,6 +79,7 @@ static bool is_shut, may_free;
 static char model_set[3 * NAME_BYTES_MAX];
 static size_t model_bytes;
 static bool has_model;
+static const void *limit;
 
 void ON_BRIDGE(destroy)(const void *);
 const void *ON_BRIDGE(new)(const void *, void *);
@@ -86,6 +87,8 @@ void ON_BRIDGE(encode_headers)(void *, const void *, bool);
 void ON_BRIDGE(encode_data)(void *, const void *, bool);
 void ON_BRIDGE(encode_trailers)(void *, const void *);
 void ON_BRIDGE(on_upstream_data)(void *, const void *, bool);
+const void *ON_FILTER(per_route_config_new)(span_t, span_t);
+void ON_FILTER(per_route_config_destroy)(const void *);
 int ON_FILTER(request_headers)(void *, const void *, bool);
 int ON_FILTER(request_body)(void *, const void *, bool);
 int ON_FILTER(request_trailers)(void *, const void *);
@@ -175,7 +178,16 @@ bool FILTER(get_body_chunks)(void *e, int which, span_t *all) {
   memcpy(all, chunk_list[which], chunk_count[which] * sizeof *all);
   return true;
 }
-uint64_t FILTER(get_buffer_limit)(void *e) { (void)e; return 1 << 20; }
+size_t FILTER(get_body_size)(void *e, int which) {
+  (void)e;
+  size_t size = 0;
+  for (size_t i = 0; i < chunk_count[which]; i++) size += chunk_list[which][i].length;
+  return size;
+}
+const void *envoy_dynamic_module_callback_get_most_specific_route_config(void *e) {
+  (void)e;
+  return limit;
+}
 void FILTER(clear_route_cache)(void *e) { (void)e; }
 void FILTER(send_response)(void *e, uint32_t status, header_t *headers, size_t count, span_t text, span_t details) {
   (void)e, (void)headers, (void)count, (void)text, (void)details;
@@ -382,6 +394,7 @@ static void filter_round(const bag_t *files, int file_count) {
     for (int i = 0; i < 4; i++) message.bytes[4 - i] = (char)(length >> (8 * i));
   else
     is_known = false;
+  is_known = is_known && length <= 9000;
   header_count = 0;
   if (!is_known && chance(2)) add_header("mm-vmodel-id", "");
   if (!is_known && chance(2)) add_header(chance(2) ? "mm-model-id-bin" : "mm-model-id", "aXJpcw==,x");
@@ -424,11 +437,13 @@ int main(int argc, char **argv) {
     put(&files[file_count++], bytes, fread(bytes, 1, sizeof bytes, file));
     fclose(file);
   }
+  limit = ON_FILTER(per_route_config_new)((span_t){"", 0}, (span_t){"9000", 4});
   for (round_number = 0; round_number < rounds; round_number++) {
     bridge_round();
     filter_round(files, file_count);
   }
   for (int i = 0; i < file_count; i++) empty(&files[i]);
+  ON_FILTER(per_route_config_destroy)(limit);
   printf("%llu rounds\n", round_number);
   return 0;
 }
