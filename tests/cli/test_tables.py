@@ -67,6 +67,7 @@ def test_the_id_of_a_node_is_cut() -> None:
         "state": "ready",
         "listen": "h:1",
         "restarts": 0,
+        "native": "off: no C compiler is here",
     }
     text = drawn(tables.status(status(gateways=[gateway]), "", 140))
     assert "0123456789ab " in line_with(text, "h:1")

@@ -138,8 +138,8 @@ async def test_envoys_module_is_left_out_after_crashes(run_dir: str, module_dir:
             await support.wait_until_async(
                 functools.partial(lambda n: mesh.gateway._envoy.crashes == n, count)
             )
-        told = "off: Envoy crashed 3 times"
-        await support.wait_until_async(lambda: mesh.gateway.report("n1").native == told)
+        word = "off: Envoy crashed 3 times"
+        await support.wait_until_async(lambda: mesh.gateway.report("n1").native == word)
         await mesh.gateway.apply(mesh.snapshot)
         assert "dynamic_modules" not in str(mesh.gateway._envoy._folder.files)
         assert (await mesh.call(first_field(b"huge")))["by"] == "big-0"
