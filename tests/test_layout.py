@@ -90,6 +90,7 @@ NOTHING_RUNS = {
     "core/values/commands.py": "frozen values; mypy demands that each of them is performed",
     "core/memory/residency_events.py": "frozen values; mypy demands that each has its case",
     "kubernetes/pod_paths.py": "names and numbers, which the manifests' tests read",
+    "core/interfaces/registry_store.py": "a Protocol and its errors",
     "core/interfaces/model_runtime.py": "base classes and Protocols",
     "core/values/snapshots.py": "frozen values without methods",
 }

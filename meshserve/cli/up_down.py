@@ -32,6 +32,16 @@ NONE_IS_RUNNING = 3
 commands = {name: typer.Typer(add_completion=False) for name in ("up", "down")}
 
 
+TakesOver = Annotated[
+    bool,
+    typer.Option(
+        "--take-over",
+        envvar=lifecycle.TAKE_OVER,
+        help="Take the registry from another mesh that writes it; what that one runs goes on.",
+    ),
+]
+
+
 @commands["up"].command("up")
 def up(
     file: Annotated[Path, typer.Argument(metavar="CONFIG", help="A config.yaml.")],
@@ -54,12 +64,16 @@ def up(
         Literal["text", "json"] | None,
         typer.Option(envvar=LOG_FORMAT, help="In place of the configuration's `logging.format`."),
     ] = None,
+    is_taking_over: TakesOver = False,
 ) -> None:
     """Bring a mesh up, or apply a changed configuration to the one that runs."""
     # First, so that a mistake in the file changes and starts nothing.
     settings = _with_log_format(config_commands.load(file), log_format)
     if is_verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    if is_taking_over:
+        # For the process of a detached mesh, as the format of logs.
+        os.environ[lifecycle.TAKE_OVER] = "1"
     out = terminal.out()
     # `up` with the state directory of a running mesh changes that mesh.
     running = mesh_file.running_endpoint(settings.state_dir)

@@ -8,22 +8,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from meshserve import errors
 from meshserve.config import desired_state
 from meshserve.control import (
     admin_service,
     controller,
     file_access,
+    lease_keeper,
     mesh_json,
+    registry_thread,
     repository_sync,
     source_sync,
     upload_sweep,
     weight_pins,
 )
 from meshserve.control.api import hold_endpoint, management_app
-from meshserve.core.interfaces import cluster_control
-from meshserve.core.values import events, llm_spec, model
+from meshserve.core.interfaces import cluster_control, registry_store
+from meshserve.core.values import desired, events, llm_spec, model, registry_contents
+from meshserve.protocol import error_responses
 
 UPLOADS = "uploads"
+RETRY_S = 2.0
+"""When to ask a controller again that waits for its registry."""
+
+
+ANY = lease_keeper.LeaseClaim("the-only-one", "the only mesh")
+"""The claim of a control plane whose registry no other mesh can have."""
 
 
 class RealClock:
@@ -58,7 +68,7 @@ class ControlPlaneParts:
     """
 
     cluster: cluster_control.Cluster
-    store: cluster_control.RegistryStore
+    store: registry_store.RegistryStore
     watch: cluster_control.RepositoryWatch
     state_dir: str
     time: cluster_control.Clock = field(default_factory=RealClock)
@@ -72,7 +82,8 @@ class ControlPlaneParts:
 class ControlPlane:
     """The joined control plane; it belongs to the event loop that it was created in.
 
-    `app`, the ASGI app of the management APIs, may be served before `start` is called.
+    `app`, the ASGI app of the management APIs, may be served before `start` is called. `lost` is
+    set with the reason when another controller has taken the registry: this one must end.
     """
 
     def __init__(self, parts: ControlPlaneParts, restarts: int = 0) -> None:
@@ -80,8 +91,11 @@ class ControlPlane:
         # The endpoint and the controller need each other: `_post` finds the controller when it is
         # called.
         held = hold_endpoint.HoldEndpoint(self._post)
+        self._registry = registry_thread.RegistryThread(parts.store)
+        self.lost = self._registry.lost
+        self.lease = lease_keeper.LeaseKeeper(self._registry, parts.time)
         self.controller = controller.Controller(
-            parts.cluster, parts.store, parts.time, held.perform, restarts
+            parts.cluster, self._registry, parts.time, held.perform, restarts
         )
         self._repositories = repository_sync.RepositorySync(
             self.controller, parts.watch, parts.time
@@ -106,24 +120,55 @@ class ControlPlane:
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request of the management APIs, by ASGI, once the registry has been read.
 
-        Before that the mesh is empty: a declared model would be told as 404.
+        Before that the mesh is empty: a declared model would be told as 404. If the registry can't
+        be read, the answer is 503 with the reason.
         """
-        await self._is_restored.wait()
+        if not self._is_restored.is_set():
+            await self.lease.is_known.wait()
+            if self.lease.waits_for:
+                await self._refuse(send)
+                return
+            await self._is_restored.wait()
         await self._management(scope, receive, send)
+
+    async def _refuse(self, send: Any) -> None:
+        reason = f"the controller waits for its registry: {self.lease.waits_for}"
+        status, headers, body = error_responses.rest_error(
+            errors.Unavailable(reason, retry_after_s=RETRY_S)
+        )
+        await send({"type": "http.response.start", "status": status, "headers": [*headers]})
+        await send({"type": "http.response.body", "body": body})
 
     def _post(self, event: events.Event) -> None:
         self.controller.post(event)
 
-    async def start(self, endpoint: model.Endpoint, document: str = "") -> tuple[str, ...]:
+    async def start(
+        self, endpoint: model.Endpoint, document: str = "", claim: lease_keeper.LeaseClaim = ANY
+    ) -> tuple[str, ...]:
         """Begin where the registry left off, and return what the configuration `document` changes.
 
-        Without a document the last configuration holds. `app` listens at `endpoint`.
-        Raises ConfigInvalid, AlreadyExists or Conflict; then nothing is started.
+        Without a document the last configuration holds. `app` listens at `endpoint`, and `claim` is
+        what the registry is asked for.
+        Raises Unavailable if another mesh writes the registry, ConfigInvalid, AlreadyExists or
+        Conflict; then nothing is started.
         """
         capacity = await self._parts.cluster.capacity()
         wanted = desired_state.from_document(document, capacity) if document else None
-        # In a thread, because a database may take its time to answer.
-        contents = await asyncio.to_thread(self._parts.store.load)
+        contents = await self.lease.begin(claim)
+        try:
+            return await self._begin(endpoint, contents, wanted, capacity)
+        except errors.MeshError:
+            # A mesh that is put right and started again must not wait for this one.
+            await self.lease.release()
+            raise
+
+    async def _begin(
+        self,
+        endpoint: model.Endpoint,
+        contents: registry_contents.RegistryContents,
+        wanted: desired.Desired | None,
+        capacity: cluster_control.WorkerCapacity,
+    ) -> tuple[str, ...]:
         last = desired_state.from_registry(contents, capacity, is_needed=wanted is None)
         if wanted is not None:
             wanted = await weight_pins.pin(wanted, last, self._parts.identify_weights)
@@ -154,3 +199,5 @@ class ControlPlane:
         self._sources.close()
         self._uploads.close()
         await self.controller.close()
+        await self.lease.release()
+        await self._registry.close()

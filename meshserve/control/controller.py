@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from meshserve import errors, tasks
-from meshserve.control import caller, effects, monitor
+from meshserve.control import caller, effects, monitor, registry_effects, registry_thread
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.mesh import change_spread, mesh, mesh_view
 from meshserve.core.values import (
@@ -43,7 +43,7 @@ class Controller:
     def __init__(
         self,
         cluster: cluster_control.Cluster,
-        store: cluster_control.RegistryStore,
+        registry: registry_thread.RegistryThread,
         clock: cluster_control.Clock,
         answer_held: Callable[[commands.HeldCommand], None],
         restarts: int = 0,
@@ -58,7 +58,7 @@ class Controller:
         self._answer_held = answer_held
         self._queue: asyncio.Queue[events.Event] = asyncio.Queue()
         self._effects = effects.Effects(cluster, clock, self.post, self._mesh.gateway_snapshot)
-        self._registry = effects.RegistryEffects(store, self.post)
+        self._registry = registry_effects.RegistryEffects(registry, clock, self.post)
         self._monitor = monitor.Monitor(cluster, clock, self.post, self._progress)
         self.mesh_id = ""
         self._tasks: list[asyncio.Task[None]] = []

@@ -122,7 +122,10 @@ def _for_service(pod: Manifest, is_served: bool) -> Manifest:
     """Return a pod as it must be below a RayService, if it is."""
     if is_served:
         # KubeRay's Service of a RayService leads to the port of this name.
-        pod["spec"]["containers"][0]["ports"][0]["name"] = "serve"
+        container = pod["spec"]["containers"][0]
+        container["ports"][0]["name"] = "serve"
+        # During an upgrade the newer cluster writes the registry that both have.
+        container["env"].append({"name": "MESHSERVE_TAKE_OVER", "value": "1"})
         # During an upgrade there are two heads, which can't share a volume.
         for volume in pod["spec"]["volumes"]:
             if volume["name"] == "state" and volume.pop("persistentVolumeClaim", None):

@@ -34,6 +34,8 @@ POLL_S = 0.1
 WATCH_S = 1.0
 READY_S = 120.0
 DRAIN_S = 90.0
+TAKE_OVER = "MESHSERVE_TAKE_OVER"
+"""Set to 1 in the environment, it has `up` take the registry from another mesh that writes it."""
 
 ReportProgress = Callable[[start_status.StartProgress], None]
 
@@ -182,6 +184,7 @@ def _controller_plan(
         # Other nodes' gateways connect over the network. On one node nothing listens there.
         secret=secret_file.get_secret(settings.state_dir) if is_joined else "",
         owner_key=secret_file.create_owner_key(settings.state_dir),
+        is_taking_over=os.environ.get(TAKE_OVER) == "1",
     )
 
 

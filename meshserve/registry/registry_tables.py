@@ -60,7 +60,18 @@ quarantines = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
 )
 
-ADDED_LATER = frozenset({quarantines.name})
+lease = sa.Table(
+    "meshserve_lease",
+    metadata,
+    sa.Column("key", sa.String(16), primary_key=True),
+    sa.Column("holder", sa.String(64), nullable=False, server_default="", comment="who writes"),
+    sa.Column("about", sa.Text, nullable=False, server_default="", comment="the holder, in words"),
+    sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("beats", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("saves", sa.BigInteger, nullable=False, server_default="0"),
+)
+
+ADDED_LATER = frozenset({quarantines.name, lease.name})
 """Tables that a registry of this schema may lack: they are created when it is opened."""
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import operator
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, assert_never
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from meshserve import errors
 from meshserve.core.values import (
     catalog,
     containment,
@@ -22,11 +18,8 @@ from meshserve.core.values import (
     registry_contents,
     reports,
 )
+from meshserve.registry import database, registry_lease
 from meshserve.registry import registry_tables as tables
-
-BUSY_TIMEOUT_S = 10
-CONNECT_TIMEOUT_S = 10  # libpq itself waits without end
-VERSION, MESH_ID, DOCUMENT = "schema_version", "mesh_id", "document"
 
 Row = dict[str, Any]
 Write = Callable[[sa.Connection, sa.Table, list[Row]], None]
@@ -35,17 +28,18 @@ Write = Callable[[sa.Connection, sa.Table, list[Row]], None]
 class SqlRegistry:
     """One database, for one thread at a time. Methods block; the first one creates the tables.
 
-    Any method raises ConfigInvalid if the database can't be reached then or is not a registry, and
-    Unavailable if it fails later.
+    Implements `registry_store.RegistryStore`. Any method raises ConfigInvalid if the database can't
+    be reached then or is not a registry, and Unavailable if it fails later.
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._engine: sa.Engine | None = None
+        self._database = database.Database(url)
+        self._epoch = 0
+        self._saves = 0
 
     def load(self) -> registry_contents.RegistryContents:
         """Return all that the registry holds."""
-        with self._begin() as connection:
+        with self._database.begin() as connection:
             settings = {
                 row.key: row.value for row in connection.execute(sa.select(tables.settings))
             }
@@ -55,138 +49,72 @@ class SqlRegistry:
                 *_read_quarantines(connection),
             )
         return registry_contents.RegistryContents(
-            changes, settings.get(DOCUMENT, ""), settings[MESH_ID]
+            changes, settings.get(database.DOCUMENT, ""), settings[database.MESH_ID]
         )
 
     def save(self, changes: Sequence[registry_contents.RegistryChange]) -> None:
-        """Make the changes durable in their order, all or none."""
-        with self._begin() as connection:
+        """Make the changes durable in their order, all or none.
+
+        Raises LeaseLost, and OutcomeUnknown if `settle` must be called before the next save.
+        """
+        with self._database.begin() as connection:
+            saves = registry_lease.confirm(connection, self._epoch, saves=1)
             # Neighbours of one kind go in one statement: a configuration may have thousands.
             writes = map(_write_of, changes)
             for (write, table), group in itertools.groupby(writes, operator.itemgetter(0, 1)):
                 write(connection, table, [row for _, _, row in group])
+        self._saves = saves
+
+    def settle(self) -> bool:
+        """Return whether the changes of the last save are there. Raises LeaseLost."""
+        with self._database.begin() as connection:
+            # It waits for the lock that the last save holds where its transaction still goes on.
+            saves = registry_lease.confirm(connection, self._epoch)
+        before, self._saves = self._saves, saves
+        return saves > before
 
     def remember(self, learned: Sequence[reports.LearnedMeasurement]) -> None:
-        """Keep measurements, and note for the registered models whose bytes they are of."""
-        with self._begin() as connection:
+        """Keep measurements, and note for the registered models whose bytes they are of.
+
+        Raises LeaseLost.
+        """
+        with self._database.begin() as connection:
+            registry_lease.confirm(connection, self._epoch)
             _remember(connection, learned)
+
+    def read_lease(self) -> registry_contents.WriteLease:
+        """Return who writes the registry."""
+        with self._database.begin() as connection:
+            return registry_lease.read(connection)
+
+    def take_lease(self, holder: str, about: str, seen: registry_contents.WriteLease) -> bool:
+        """Write from now on as `holder`; return False if the lease has changed since `seen`."""
+        with self._database.begin() as connection:
+            if not registry_lease.take(connection, holder, about, seen):
+                return False
+            self._saves = registry_lease.confirm(connection, seen.epoch + 1)
+        self._epoch = seen.epoch + 1
+        return True
+
+    def renew_lease(self) -> None:
+        """Give a sign of life. Raises LeaseLost."""
+        with self._database.begin() as connection:
+            registry_lease.confirm(connection, self._epoch)
+
+    def release_lease(self) -> None:
+        """Let the next mesh begin at once. Does nothing if the lease is not held."""
+        epoch, self._epoch = self._epoch, 0
+        if epoch:
+            with self._database.begin() as connection:
+                registry_lease.release(connection, epoch)
+
+    def interrupt(self) -> None:
+        """Have a call fail that waits for PostgreSQL's answer; any thread may call this."""
+        self._database.interrupt()
 
     def close(self) -> None:
         """Close every connection."""
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
-
-    @contextlib.contextmanager
-    def _begin(self) -> Iterator[sa.Connection]:
-        engine = self._engine or self._open()
-        try:
-            with engine.begin() as connection:
-                yield connection
-        except sa.exc.SQLAlchemyError as error:
-            raise errors.Unavailable(
-                f"the registry {self._shown()} failed: {_reason(error)}", retry_after_s=1.0
-            ) from error
-
-    def _open(self) -> sa.Engine:
-        engine = _engine(self._url)
-        try:
-            with engine.begin() as connection:
-                _check_schema(connection)
-        except sa.exc.SQLAlchemyError as error:
-            engine.dispose()
-            raise errors.ConfigInvalid(f"registry {self._shown()}: {_reason(error)}") from error
-        except errors.ConfigInvalid as error:
-            engine.dispose()
-            raise errors.ConfigInvalid(f"registry {self._shown()}: {error.message}") from error
-        # Only now, so that the next call tries again what has failed here.
-        self._engine = engine
-        return engine
-
-    def _shown(self) -> str:
-        return sa.make_url(self._url).render_as_string(hide_password=True)
-
-
-def _engine(text: str) -> sa.Engine:
-    try:
-        url = sa.make_url(text)
-    except sa.exc.ArgumentError:
-        raise errors.ConfigInvalid(f"registry: {text!r} is not a database's URL") from None
-    if url.get_backend_name() == "sqlite":
-        return _sqlite(url)
-    if url.get_backend_name() != "postgresql":
-        raise errors.ConfigInvalid(
-            f"registry: expected sqlite:///FILE or postgresql://…, got {url.get_backend_name()!r}"
-        )
-    # SQLAlchemy 2.0 takes the bare name for psycopg2, which the extra does not install.
-    url = url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
-    try:
-        # Pinged before use: a database that was started again has closed all pooled connections.
-        return sa.create_engine(
-            url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}
-        )
-    except ImportError:
-        raise errors.ConfigInvalid(
-            "registry: PostgreSQL needs an extra: pip install 'meshserve[postgres]'"
-        ) from None
-
-
-def _sqlite(url: sa.URL) -> sa.Engine:
-    if url.database and url.database != ":memory:":
-        file = Path(url.database)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            # It holds the API keys of the configuration.
-            file.touch(mode=0o600)
-        except OSError as error:
-            raise errors.ConfigInvalid(
-                f"registry: {file}: {(error.strerror or str(error)).lower()}"
-            ) from None
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
-    sa.event.listen(engine, "connect", _tune_sqlite)
-    return engine
-
-
-def _tune_sqlite(connection: Any, _: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    # An acknowledged registration survives a power cut too.
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()
-
-
-def _check_schema(connection: sa.Connection) -> None:
-    """Create the tables in a database that has none. Raises ConfigInvalid for other tables."""
-    existing = set(sa.inspect(connection).get_table_names())
-    ours = set(tables.metadata.tables)
-    if not existing & ours:
-        tables.metadata.create_all(connection)
-        first = {VERSION: str(tables.SCHEMA_VERSION), MESH_ID: str(uuid.uuid4())}
-        connection.execute(
-            sa.insert(tables.settings),
-            [{"key": key, "value": value} for key, value in first.items()],
-        )
-        return
-    if not ours <= existing | tables.ADDED_LATER:
-        missing = ", ".join(sorted(ours - existing - tables.ADDED_LATER))
-        raise errors.ConfigInvalid(f"it was not made by meshserve: tables are missing: {missing}")
-    version = connection.scalar(
-        sa.select(tables.settings.c.value).where(tables.settings.c.key == VERSION)
-    )
-    if version != str(tables.SCHEMA_VERSION):
-        raise errors.ConfigInvalid(
-            f"its schema has version {version}, "
-            f"this meshserve reads version {tables.SCHEMA_VERSION}"
-        )
-    # Only after the checks: a registry of a newer schema must stay as it is.
-    tables.metadata.create_all(
-        connection, [tables.metadata.tables[name] for name in tables.ADDED_LATER - existing]
-    )
-
-
-def _reason(error: sa.exc.SQLAlchemyError) -> str:
-    cause = getattr(error, "orig", None) or error
-    return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+        self._database.close()
 
 
 def _read_models(connection: sa.Connection) -> Iterator[catalog.ModelDeclared]:
@@ -233,7 +161,7 @@ def _write_of(change: registry_contents.RegistryChange) -> tuple[Write, sa.Table
             return _delete, tables.aliases, {"alias": change.alias}
         case desired.Desired():
             # All else of a configuration follows from its document.
-            return _put, tables.settings, {"key": DOCUMENT, "value": change.document}
+            return _put, tables.settings, {"key": database.DOCUMENT, "value": change.document}
         case containment.CopyQuarantined():
             row = {"key": change.key, "ids": tables.ids_text(change.ids), "reason": change.reason}
             return _put, tables.quarantines, row

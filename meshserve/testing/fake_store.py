@@ -8,14 +8,16 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 
 from meshserve import errors
-from meshserve.core.interfaces import cluster_control
+from meshserve.core.interfaces import cluster_control, registry_store
 from meshserve.core.values import catalog, desired, model, registry_contents, reports
 
 
 class FakeStore:
-    """Implements `cluster_control.RegistryStore`.
+    """Implements `registry_store.RegistryStore`.
 
-    With `is_broken` every write fails; with `stall` every write waits until the event is set.
+    With `is_broken` every write fails; with `stall` every write waits until the event is set. A
+    test changes `lease` to have another mesh take the registry. With `is_unsure` a save keeps its
+    changes, and raises OutcomeUnknown.
     """
 
     def __init__(self) -> None:
@@ -24,7 +26,10 @@ class FakeStore:
         self.document = ""
         self.learned: dict[model.ModelId, model.Measured] = {}
         self.is_broken = False
+        self.is_unsure = False
         self.stall: threading.Event | None = None
+        self.lease = registry_contents.WriteLease()
+        self._epoch = 0
 
     def load(self) -> registry_contents.RegistryContents:
         """Return everything that was saved."""
@@ -41,6 +46,38 @@ class FakeStore:
         self._check()
         for change in changes:
             self._save(change)
+        if self.is_unsure:
+            raise registry_store.OutcomeUnknown("the connection broke")
+
+    def settle(self) -> bool:
+        """Return True: saves that are unsure are kept. Raises Unavailable if `is_broken`."""
+        self._check()
+        return True
+
+    def read_lease(self) -> registry_contents.WriteLease:
+        """Return `lease`."""
+        return self.lease
+
+    def take_lease(self, holder: str, about: str, seen: registry_contents.WriteLease) -> bool:
+        """Take the lease if it is as `seen`."""
+        if seen != self.lease:
+            return False
+        self._epoch = seen.epoch + 1
+        self.lease = registry_contents.WriteLease(holder, about, self._epoch, seen.beats + 1)
+        return True
+
+    def renew_lease(self) -> None:
+        """Count a beat. Raises as a save does."""
+        self._check()
+        self.lease = dataclasses.replace(self.lease, beats=self.lease.beats + 1)
+
+    def release_lease(self) -> None:
+        """Leave the lease."""
+        if self.lease.epoch == self._epoch:
+            self.lease = dataclasses.replace(self.lease, holder="", about="")
+
+    def interrupt(self) -> None:
+        """Have the calls fail that wait for `stall`: none does, as with SQLite."""
 
     def _save(self, change: registry_contents.RegistryChange) -> None:
         match change:
@@ -64,6 +101,8 @@ class FakeStore:
         if self.stall is not None:
             # Blocks its thread, as a database that does not answer does.
             self.stall.wait()
+        if self.lease.epoch != self._epoch:
+            raise registry_store.LeaseLost(f"{self.lease.about} has taken the registry")
         if self.is_broken:
             raise errors.Unavailable("the registry is broken")
 

@@ -9,6 +9,7 @@ from typing import Any
 from meshserve import errors
 from meshserve.cluster import actor_process, controller_process
 from meshserve.control import control_plane
+from meshserve.logs import log_files
 from meshserve.registry import sql_registry
 from meshserve.testing import fake_cluster, fake_store
 
@@ -52,6 +53,7 @@ def control_plane_on_fakes(
     plan: controller_process.ControllerPlan,
 ) -> controller_process.HostedControlPlane:
     """Build a control plane with a real registry and a fake cluster."""
+    log_files.to_file(plan.logs, "controller")
     database = sql_registry.SqlRegistry(plan.registry_url)
     parts = control_plane.ControlPlaneParts(
         fake_cluster.FakeCluster(), database, fake_store.FakeWatch(), plan.state_dir

@@ -16,6 +16,7 @@ import pytest
 from meshserve import errors
 from meshserve.cluster import controller_actor, controller_process
 from meshserve.logs import log_files
+from meshserve.registry import sql_registry
 from tests import support
 from tests.cluster import controllers
 
@@ -127,3 +128,54 @@ def test_an_impossible_configuration_is_reported_at_once(start: Any) -> None:
         wait_until_ready(controller)
     controller.drain(ANSWER_S)
     support.wait_until(is_gone, ANSWER_S, "the controller is gone")
+
+
+def test_a_controller_that_slept_while_another_took_its_registry_ends_and_waits(
+    start: Any, http: httpx.Client, tmp_path: Path
+) -> None:
+    controller = start()
+    wait_until_ready(controller)
+    http.put("/mesh/v1/models/kept", json={"uri": "/models/kept"}).raise_for_status()
+    stopped = http.get("/mesh/v1/status").json()["controller"]["pid"]
+    other = sql_registry.SqlRegistry(f"sqlite:///{tmp_path}/registry.db")
+    os.kill(stopped, signal.SIGSTOP)
+    assert other.take_lease("other", "the mesh next door", other.read_lease())
+    held = other.read_lease()
+    os.kill(stopped, signal.SIGCONT)
+    support.wait_until(
+        lambda: not Path(f"/proc/{stopped}").exists(), ANSWER_S, "the process has ended itself"
+    )
+    log = tmp_path / "controller.log"
+    # Ray starts it again, and it waits as long as the other one gives signs of life.
+    support.wait_until(lambda: is_waiting(log, other), ANSWER_S, "it says what it waits for")
+    answer = http.get("/mesh/v1/status")
+    assert answer.status_code == 503
+    assert "the mesh next door writes this registry" in answer.json()["error"]
+    assert other.read_lease().epoch == held.epoch
+    assert "the mesh next door has taken the registry" in log.read_text()
+    other.release_lease()
+    other.close()
+    wait_until_ready(controller)
+    assert http.get("/mesh/v1/models/kept").status_code == 200
+
+
+def is_waiting(log: Path, other: sql_registry.SqlRegistry) -> bool:
+    """Give a sign of life of the other mesh; return whether the controller has seen one."""
+    other.renew_lease()
+    return "the controller waits for its registry: the mesh next door" in log.read_text()
+
+
+def test_a_second_mesh_on_the_same_registry_is_refused_at_once(start: Any, tmp_path: Path) -> None:
+    other = sql_registry.SqlRegistry(f"sqlite:///{tmp_path}/registry.db")
+    assert other.take_lease("other", "the mesh next door", other.read_lease())
+    controller = start()
+    refusal = ""
+    while not refusal:
+        other.renew_lease()
+        try:
+            # While it starts, it answers that it is starting.
+            assert controller.status(ANSWER_S)["state"] != "ready"
+        except errors.Unavailable as error:
+            refusal = error.message
+    assert "the mesh next door writes this registry" in refusal
+    other.close()

@@ -102,3 +102,11 @@ def test_the_claim_has_the_size_and_class_that_were_asked_for() -> None:
     claim = cluster_objects.state_claim(meshes.settings({"kubernetes": {"head": head}}))
     assert claim["spec"]["resources"]["requests"]["storage"] == "5120Mi"
     assert claim["spec"]["storageClassName"] == "fast"
+
+
+def test_only_the_newer_cluster_of_a_service_takes_the_registry() -> None:
+    variable = {"name": "MESHSERVE_TAKE_OVER", "value": "1"}
+    served = service(meshes.FULL)["spec"]["rayClusterConfig"]["headGroupSpec"]
+    for head, is_taking_over in ((served, True), (cluster(meshes.FULL)["headGroupSpec"], False)):
+        (container,) = head["template"]["spec"]["containers"]
+        assert (variable in container["env"]) == is_taking_over

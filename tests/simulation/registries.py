@@ -12,7 +12,7 @@ from tests.simulation import simulated_loop
 
 
 class SlowRegistry:
-    """Implements `cluster_control.RegistryStore`. Writes take `slow_s`, and fail if `is_broken`."""
+    """Implements `registry_store.RegistryStore`. Writes take `slow_s`, and fail if `is_broken`."""
 
     _empty: Path | None = None
 
@@ -50,6 +50,25 @@ class SlowRegistry:
         simulated_loop.work(self.slow_s)
         self._check()
         self._real.remember(learned)
+
+    def settle(self) -> bool:
+        return self._real.settle()
+
+    def read_lease(self) -> registry_contents.WriteLease:
+        return self._real.read_lease()
+
+    def take_lease(self, holder: str, about: str, seen: registry_contents.WriteLease) -> bool:
+        return self._real.take_lease(holder, about, seen)
+
+    def renew_lease(self) -> None:
+        self._check()
+        self._real.renew_lease()
+
+    def release_lease(self) -> None:
+        self._real.release_lease()
+
+    def interrupt(self) -> None:
+        """Do nothing, as with any SQLite."""
 
     def _check(self) -> None:
         if self.is_broken:

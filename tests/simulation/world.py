@@ -173,6 +173,7 @@ class World:
         except errors.MeshError as error:
             is_done = False
             self.note(f"{name} {numbers}: {type(error).__name__}: {error.message[:90]}")
+            await self._until_known(error)
             for version in numbers:
                 self.oracle.delay(name, version, self.loop.time())
         else:
@@ -189,6 +190,14 @@ class World:
                 raise oracle.Wrong(f"{name}:{version} has {declared} after {number} was told")
         self.learn()
         return is_done
+
+    async def _until_known(self, error: errors.MeshError) -> None:
+        """Return when the registry has told whether what failed so is saved, or at the end."""
+        plane = self.plane
+        while "may have saved" in error.message and plane is not None and plane is self.plane:
+            if not plane.controller._mesh.admin_queue._stalled:
+                return
+            await asyncio.sleep(0.1)
 
     def declared(self, name: str, version: str) -> int | None:
         """Return the number of the declared content; None without a controller to say it."""

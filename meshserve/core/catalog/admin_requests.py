@@ -26,6 +26,9 @@ Scans = Mapping[model.Origin, tuple[model.ModelSpec, ...]]
 """The models that each repository held when it was scanned last."""
 
 
+STALLED_RETRY_S = 5.0
+"""When to ask again for a change while the registry does not answer."""
+
 Request = events.AdminRequest | alias_requests.AliasMoveEnded | quarantine_requests.CopyConvicted
 
 
@@ -53,6 +56,8 @@ class AdminQueue:
         self._scans: dict[model.Origin, tuple[model.ModelSpec, ...]] = {}
         self._waiting: collections.deque[QueuedRequest] = collections.deque()
         self._saving: tuple[QueuedRequest, commands.SaveChanges] | None = None
+        # Why nobody knows yet whether the changes that are being saved are there.
+        self._stalled = ""
 
     @property
     def has_open(self) -> bool:
@@ -61,7 +66,11 @@ class AdminQueue:
 
     def add(self, request: Request, ticket: str = "", by: str = "") -> None:
         """Take in a request, and decide it at once if none is before it."""
-        self._waiting.append(QueuedRequest(request, ticket, by))
+        queued = QueuedRequest(request, ticket, by)
+        if ticket and self._stalled:
+            self._refuse(queued, self._not_begun())
+            return
+        self._waiting.append(queued)
         self._advance()
 
     def saved(self) -> None:
@@ -76,8 +85,34 @@ class AdminQueue:
         self._refuse(queued, error)
         self._advance()
 
+    def save_stalled(self, reason: str) -> None:
+        """Refuse all requests of users, until the registry tells what became of the save.
+
+        Nobody should have to wait for a database that hangs, and none of the later requests may be
+        performed after its caller has left. What was being saved may take effect: the registry
+        decides.
+        """
+        if self._saving is None:
+            return
+        self._stalled = reason
+        queued, save = self._saving
+        self._saving = (dataclasses.replace(queued, ticket=""), save)
+        unknown = f"the registry may have saved this change, or not: {reason}. Look again later"
+        self._refuse(queued, errors.Unavailable(unknown, retry_after_s=STALLED_RETRY_S))
+        waiting, self._waiting = self._waiting, collections.deque()
+        for other in waiting:
+            if other.ticket:
+                self._refuse(other, self._not_begun())
+            else:
+                self._waiting.append(other)
+
+    def _not_begun(self) -> errors.Unavailable:
+        message = f"nothing was changed: the registry does not answer: {self._stalled}"
+        return errors.Unavailable(message, retry_after_s=STALLED_RETRY_S)
+
     def _take_saving(self) -> tuple[QueuedRequest, commands.SaveChanges]:
         saving, self._saving = self._saving, None
+        self._stalled = ""
         assert saving is not None, "the registry has answered, but no changes are being saved"
         return saving
 

@@ -5,7 +5,7 @@ The edges implement them, and so do the fakes in `meshserve.testing`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,7 +17,6 @@ from meshserve.core.values import (
     llm_spec,
     model,
     model_stats,
-    registry_contents,
     reports,
     snapshots,
 )
@@ -199,22 +198,6 @@ class Cluster(WorkerControl, GatewayControl, ReplicaControl, Protocol):
 
     async def nodes(self) -> tuple[str, ...]:
         """Return the nodes that must have a gateway."""
-        ...
-
-
-class RegistryStore(Protocol):
-    """The durable registry. Its methods block; one thread at a time may call them."""
-
-    def load(self) -> registry_contents.RegistryContents:
-        """Return all that the registry holds."""
-        ...
-
-    def save(self, changes: Sequence[registry_contents.RegistryChange]) -> None:
-        """Make all of the changes durable, or none."""
-        ...
-
-    def remember(self, learned: Sequence[reports.LearnedMeasurement]) -> None:
-        """Keep the measurements of models that the registry holds; others are ignored."""
         ...
 
 

@@ -30,14 +30,6 @@ from meshserve.core.values import (
     snapshots,
 )
 
-OwnEvent = (
-    events.Restored
-    | events.ChangesSaved
-    | events.SaveFailed
-    | events.DrainRequested
-    | events.Ticked
-)
-
 
 class Mesh:
     """The desired state, the running processes, and the commands that bring them together.
@@ -95,7 +87,7 @@ class Mesh:
         else:
             self._take_in_own(event, now_s)
 
-    def _take_in_own(self, event: OwnEvent, now_s: float) -> None:
+    def _take_in_own(self, event: events.OwnEvent, now_s: float) -> None:
         match event:
             case events.Restored():
                 self._restore(event, now_s)
@@ -107,6 +99,8 @@ class Mesh:
                     self.admin_queue.saved()
             case events.SaveFailed():
                 self.admin_queue.save_failed(event.error)
+            case events.SaveStalled():
+                self.admin_queue.save_stalled(event.reason)
             case events.DrainRequested():
                 self.is_draining = True
             case events.Ticked():

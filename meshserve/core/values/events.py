@@ -187,6 +187,16 @@ class SaveFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveStalled:
+    """The registry does not say what became of the last SaveChanges; its answer follows later.
+
+    It may have the changes. `reason` tells what the database does.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class LivingWorker:
     """A worker that already ran when the controller started. A ready one has a full catalog."""
 
@@ -310,14 +320,5 @@ WorkerEvent = (
     | CopyEnsured
     | CopyUnloaded
 )
-Event = (
-    TicketedRequest
-    | Restored
-    | ChangesSaved
-    | SaveFailed
-    | DrainRequested
-    | WorkerEvent
-    | gateway_events.GatewayEvent
-    | llm_events.LlmEvent
-    | Ticked
-)
+OwnEvent = Restored | ChangesSaved | SaveFailed | SaveStalled | DrainRequested | Ticked
+Event = TicketedRequest | OwnEvent | WorkerEvent | gateway_events.GatewayEvent | llm_events.LlmEvent

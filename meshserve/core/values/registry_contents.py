@@ -28,3 +28,18 @@ class RegistryContents:
     changes: tuple[RegistryChange, ...] = ()
     document: str = ""
     mesh_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteLease:
+    """Who writes a registry.
+
+    `holder` is the id of one start of a mesh, empty if nobody writes; `about` says in words which
+    mesh it is. `epoch` grows whenever a controller takes the lease, `beats` with each of its writes
+    and signs of life. No time is in it: clocks of two machines can't be compared.
+    """
+
+    holder: str = ""
+    about: str = ""
+    epoch: int = 0
+    beats: int = 0

@@ -114,3 +114,47 @@ def test_an_answer_of_the_registry_without_a_save_is_a_bug(
 ) -> None:
     with pytest.raises(AssertionError, match="no changes are being saved"):
         queue.saved()
+
+
+def test_a_registry_that_hangs_lets_no_caller_wait(
+    queue: admin_requests.AdminQueue, index: catalog_index.CatalogIndex, out: list[Any]
+) -> None:
+    queue.add(registration("a"), "t1")
+    queue.add(registration("b"), "t2")
+    queue.add(registration("c"))
+    (command,) = out
+    out.clear()
+    queue.save_stalled("it hangs")
+    queue.add(registration("d"), "t3")
+    said = [refusal.error.message for refusal in out]
+    assert drain(out) == [("Refuse", "t1"), ("Refuse", "t2"), ("Refuse", "t3")]
+    assert said == [
+        "the registry may have saved this change, or not: it hangs. Look again later",
+        "nothing was changed: the registry does not answer: it hangs",
+        "nothing was changed: the registry does not answer: it hangs",
+    ]
+    # What the registry has is in the index too, and the mesh's own request goes on.
+    save(queue, index, command.changes)
+    assert drain(out) == [("SaveChanges", None)]
+    queue.add(registration("e"), "t4")
+    assert out == []
+
+
+def test_a_hung_save_that_failed_leaves_nothing_behind(
+    queue: admin_requests.AdminQueue, out: list[Any]
+) -> None:
+    queue.add(registration("a"), "t1")
+    queue.save_stalled("it hangs")
+    out.clear()
+    queue.save_failed(errors.Unavailable("the connection broke"))
+    assert out == []
+    queue.add(registration("a"), "t2")
+    assert drain(out) == [("SaveChanges", None)]
+
+
+def test_a_stall_of_nothing_refuses_nothing(
+    queue: admin_requests.AdminQueue, out: list[Any]
+) -> None:
+    queue.save_stalled("it hangs")
+    queue.add(registration("a"), "t1")
+    assert drain(out) == [("SaveChanges", None)]

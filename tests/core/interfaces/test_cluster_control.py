@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from meshserve.control import control_plane
-from meshserve.core.interfaces import cluster_control
+from meshserve.core.interfaces import cluster_control, registry_store
 from meshserve.testing import fake_cluster, fake_store, manual_clock
 
 CLUSTERS: tuple[type[cluster_control.Cluster], ...] = (fake_cluster.FakeCluster,)
-STORES: tuple[type[cluster_control.RegistryStore], ...] = (fake_store.FakeStore,)
+STORES: tuple[type[registry_store.RegistryStore], ...] = (fake_store.FakeStore,)
 WATCHES: tuple[type[cluster_control.RepositoryWatch], ...] = (fake_store.FakeWatch,)
 CLOCKS: tuple[type[cluster_control.Clock], ...] = (
     control_plane.RealClock,

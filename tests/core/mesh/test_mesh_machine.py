@@ -133,6 +133,10 @@ class MeshMachine(RuleBasedStateMachine):
         )
         self.world.step(lane, is_lost=is_lost)
 
+    @rule()
+    def stall(self) -> None:
+        self.world.feed(events.SaveStalled("it hangs"))
+
     @precondition(lambda self: self.world.processes)
     @rule(data=st.data())
     def kill(self, data: st.DataObject) -> None:
