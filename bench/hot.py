@@ -22,7 +22,7 @@ from rich.console import Console
 
 from bench import meshes, program, results, scale
 from meshserve import tasks
-from meshserve.core.values import commands, desired, events, gateway_events, model, reports
+from meshserve.core.values import commands, desired, events, gateway_events, model, nodes, reports
 from meshserve.protocol.pb import inference_pb2 as pb
 from meshserve.protocol.pb import inference_pb2_grpc as rpc
 
@@ -193,7 +193,7 @@ def simulate(load: float) -> Simulated:
         "up",
         [
             events.Restored(),
-            gateway_events.NodesSeen(("node",)),
+            gateway_events.NodesSeen((nodes.ClusterNode("node"),)),
             events.AdminRequested(
                 "up", events.ConfigApplied(desired.Desired(pools=(pool,), models=(spec,)))
             ),

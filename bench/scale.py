@@ -24,7 +24,7 @@ from rich.console import Console
 from bench import growth, program, results, traces
 from meshserve.core.mesh import mesh
 from meshserve.core.processes import hash_ring
-from meshserve.core.values import commands, desired, events, gateway_events, model, reports
+from meshserve.core.values import commands, desired, events, gateway_events, model, nodes, reports
 from meshserve.worker.models import process_memory
 
 POOL, WORKERS_A_NODE = "default", 8
@@ -212,14 +212,16 @@ def scale(console: Console, models: int, workers: int) -> Scaled:
             f"{phase.name}: {phase.events:,} events in {phase.seconds:.1f} s", highlight=False
         )
 
-    nodes = tuple(f"node-{number}" for number in range(-(-workers // WORKERS_A_NODE)))
+    machines = tuple(
+        nodes.ClusterNode(f"node-{number}") for number in range(-(-workers // WORKERS_A_NODE))
+    )
     tell(
         world.phase(
             "start",
             [
                 events.Restored(is_config_coming=True),
                 events.AdminRequested("start", events.ConfigApplied(wanted(workers))),
-                gateway_events.NodesSeen(nodes),
+                gateway_events.NodesSeen(machines),
             ],
         )
     )

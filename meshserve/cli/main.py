@@ -28,6 +28,7 @@ from meshserve.launch import mesh_file
 LATE = {
     "up": "meshserve.cli.up_down",
     "down": "meshserve.cli.up_down",
+    "drain": "meshserve.cli.drain",
     "infer": "meshserve.cli.infer",
 }
 
@@ -83,6 +84,7 @@ def about(
 
 # Stubs for the late commands: typer lists commands in the order in which they are registered.
 @app.command("down", help="End the mesh that was started from this machine.")
+@app.command("drain", help="Have a node lose all that the mesh runs on it, and wait for that.")
 @app.command("up", help="Bring a mesh up, or apply a changed configuration to the one that runs.")
 def late() -> None:
     """Stand for a late command in the list of commands."""

@@ -126,6 +126,18 @@ class AdminClient:
         """Make the mesh answer what it has accepted, and end; return before it has ended."""
         self.request("POST", paths.MESH_V1 + "drain", timeout_s=APPLY_TIMEOUT_S)
 
+    def drain_node(self, node: str, timeout_s: float, *, is_ended: bool = False) -> list[str]:
+        """Have the node with this name, address or id drained; return in words what that changes.
+
+        Models may take `timeout_s` to be loaded elsewhere. With `is_ended` its Ray ends afterwards.
+        """
+        body = {"timeout_s": timeout_s, "end": is_ended}
+        return list(self.request("POST", _drain_path(node), body=body)["changes"])
+
+    def end_node_drain(self, node: str) -> list[str]:
+        """Have a node used again that was to be drained; return in words what that changes."""
+        return list(self.request("DELETE", _drain_path(node))["changes"])
+
     def request(
         self,
         method: str,
@@ -188,3 +200,7 @@ def _reason(answer: httpx.Response, endpoint: str) -> str:
         reason = f"the mesh at {endpoint} answered {status}: {answer.text[:REASON_CHARS_MAX]}"
     is_refused = answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
     return reason + (f" (the key is read from {API_KEY})" if is_refused else "")
+
+
+def _drain_path(node: str) -> str:
+    return f"{paths.NODES}/{quote(node, safe='')}/drain"

@@ -11,17 +11,15 @@ import ray
 from ray import exceptions
 
 from meshserve import errors
-from meshserve.cluster import actor_process, named_actors
+from meshserve.cluster import actor_process, cluster_nodes, named_actors
+from meshserve.core.values import events
 from meshserve.protocol import mesh_status
 
 T = TypeVar("T")
 
 NAME = "controller"
-HEAD = "node:__internal_head__"
-"""The resource that Ray gives to the head node alone, one unit of it."""
-
 HEAD_SHARE = 0.001
-"""How much of it a controller asks for: others may want to be there too."""
+"""How much of the head's resource a controller asks for: others may want to be there too."""
 
 POLL_S = 0.01
 
@@ -39,6 +37,10 @@ class HostedController(Protocol):
 
     async def drain(self) -> None:
         """Drain the mesh; return when all its processes have ended."""
+        ...
+
+    async def request(self, request: events.NodeRequest) -> list[str]:
+        """Grant a request that concerns a node; return in words what it changes."""
         ...
 
 
@@ -77,6 +79,13 @@ class ControllerActor:
         if self._controller is not None and not self._running.done():
             await self._on_its_loop(self._controller.drain())
 
+    @actor_process.errors_as_values
+    async def request(self, request: events.NodeRequest) -> list[str]:
+        """Pass the request on. Raises the MeshError that refuses it."""
+        if self._controller is None or self._running.done():
+            raise errors.Unavailable("the controller is not there")
+        return await self._on_its_loop(self._controller.request(request))
+
     def _raise_failure(self) -> None:
         failure = self._running.exception()
         if failure is not None and not isinstance(failure, errors.MeshError):
@@ -103,6 +112,19 @@ class ControllerHandle:
         Raises NoAnswer while the controller does not answer, or the reason why it could not start.
         """
         return self._result(self._actor.status.remote(), timeout_s)
+
+    def drain_node(self, node: str, move_s: float, *, is_ended: bool, within_s: float) -> list[str]:
+        """Have a node drained; return in words what that changes.
+
+        Raises NoAnswer after `within_s` without an answer, or the MeshError that refuses it.
+        """
+        wish = events.NodeDrainRequested(node, move_s, is_ended)
+        return list(self._result(self._actor.request.remote(wish), within_s))
+
+    def end_node_drain(self, node: str, within_s: float) -> list[str]:
+        """Have a node used again. Raises as `drain_node` does."""
+        wish = events.NodeDrainEndRequested(node)
+        return list(self._result(self._actor.request.remote(wish), within_s))
 
     def drain(self, timeout_s: float) -> None:
         """Drain the mesh and end the controller. Raises NoAnswer if it does not answer in time."""
@@ -139,7 +161,7 @@ def start_controller(make: Callable[[], HostedController]) -> ControllerHandle:
         "num_cpus": 0,
         # Beside the GCS, without which it can't act anyway: the loss of any other node leaves it
         # alone, and a restarted one finds the files of the registry.
-        "resources": {HEAD: HEAD_SHARE},
+        "resources": {cluster_nodes.HEAD_RESOURCE: HEAD_SHARE},
     }
     return ControllerHandle(actor_class.options(**options).remote(make))
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from meshserve import tasks
 from meshserve.cluster import actor_process
 from meshserve.control import control_plane, lease_keeper
-from meshserve.core.values import model
+from meshserve.core.values import events, model
 from meshserve.logs import log_files
 from meshserve.protocol import asgi_server, guarded_app, sockets
 from meshserve.worker.models import run_journal
@@ -118,6 +118,10 @@ class HostedControlPlane:
         """Drain the mesh; return when all of it has ended."""
         await self._plane.drain()
         await self._ended.wait()
+
+    async def request(self, request: events.NodeRequest) -> list[str]:
+        """Grant a request that concerns a node; return in words what it changes."""
+        return list(await self._plane.controller.submit(request))
 
 
 def _end_now(reason: str) -> NoReturn:

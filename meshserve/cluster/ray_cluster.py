@@ -13,6 +13,7 @@ from meshserve import errors
 from meshserve.cluster import (
     actor_process,
     allocator_env,
+    cluster_nodes,
     gateway_actor,
     named_actors,
     replica_actor,
@@ -29,6 +30,7 @@ from meshserve.core.values import (
     llm_spec,
     model,
     model_stats,
+    nodes,
     reports,
     snapshots,
 )
@@ -92,7 +94,10 @@ class RayCluster:
         return living
 
     async def start_worker(
-        self, worker_id: str, settings: desired.WorkerSettings
+        self,
+        worker_id: str,
+        settings: desired.WorkerSettings,
+        avoided: frozenset[str] = frozenset(),
     ) -> events.WorkerStarted:
         """Start a worker's process, in place of any earlier one; return once it listens."""
         name = WORKER + worker_id
@@ -103,7 +108,7 @@ class RayCluster:
             # No CPU is reserved: workers share the cores, also with Envoy and engines.
             "num_cpus": 0,
             "num_gpus": 1 if settings.device == "cuda" else 0,
-            "scheduling_strategy": await self._workers.choose(worker_id, settings),
+            "scheduling_strategy": await self._workers.choose(worker_id, settings, avoided),
             # The controller restarts workers itself, with a back-off and a fresh catalog.
             "max_restarts": 0,
             "runtime_env": {"env_vars": allocator_env.variables(settings.allocator)},
@@ -311,6 +316,10 @@ class RayCluster:
         """Return the GPUs and cores of each node. Raises Unavailable if Ray does not answer."""
         return await self._placements.node_capacities()
 
-    async def nodes(self) -> tuple[str, ...]:
-        """Return the ids of all living nodes. Raises Unavailable if Ray does not answer."""
-        return tuple(sorted(node["NodeID"] for node in await replica_placement.living_nodes()))
+    async def nodes(self) -> tuple[nodes.ClusterNode, ...]:
+        """Return all living nodes. Raises Unavailable if Ray does not answer."""
+        return await cluster_nodes.living_nodes()
+
+    async def end_node(self, node: str) -> None:
+        """Have Ray drain and end the node. Raises Unavailable if it refuses."""
+        await cluster_nodes.end_node(node)

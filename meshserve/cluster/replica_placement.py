@@ -64,7 +64,7 @@ class ReplicaPlacements:
         """Book the replica's GPUs. Raises Unavailable if they are not free in time."""
         strategy = named_actors.on_node(plan.node) if plan.node else "SPREAD"
         if not plan.bundles:
-            return ReplicaPlacement((), {"scheduling_strategy": strategy})
+            return ReplicaPlacement((), {"scheduling_strategy": strategy, **_selector(plan)})
         if spec.share:
             gpus = await self._leases.take(replica_id, spec.share, plan)
             self._nodes_with_gpus[replica_id] = (plan.node,)
@@ -103,7 +103,8 @@ async def _ask_ray(call: Callable[[], T]) -> T:
 def _create_group(replica_id: str, plan: llm_spec.ReplicaPlan) -> Any:
     """Create a placement group with a name by which `_remove_group` finds it."""
     strategy = "STRICT_PACK" if len(plan.bundles) == 1 else "PACK"
-    labels = [{NODE_LABEL: plan.node} for _ in plan.bundles] if plan.node else None
+    label = {NODE_LABEL: plan.node} if plan.node else _selector(plan).get("label_selector")
+    labels = [label for _ in plan.bundles] if label else None
     bundles = [{"GPU": float(gpus)} for gpus in plan.bundles]
     return placement_group(
         bundles,
@@ -112,6 +113,13 @@ def _create_group(replica_id: str, plan: llm_spec.ReplicaPlan) -> Any:
         lifetime="detached",
         bundle_label_selector=labels,
     )
+
+
+def _selector(plan: llm_spec.ReplicaPlan) -> dict[str, Any]:
+    """Return Ray's option that keeps an actor away from the avoided nodes, if there are any."""
+    if not plan.avoided:
+        return {}
+    return {"label_selector": {NODE_LABEL: f"!in({', '.join(plan.avoided)})"}}
 
 
 def _remove_group(replica_id: str) -> None:

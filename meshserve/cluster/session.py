@@ -161,6 +161,11 @@ def _check_health(address: str) -> None:
         raise errors.Unavailable(f"no Ray cluster answers at {address}: {error.message}") from error
 
 
+def own_node() -> str:
+    """Return the id of the node on which this process has joined the cluster."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
 def has_lost_gcs() -> bool:
     """Return whether the GCS of a cluster that `begin` started has ended; never of a joined one."""
     # Private API: nothing else tells before Ray's own libraries end this process, after a minute.

@@ -39,12 +39,20 @@ class WorkerPlacements:
             place = WorkerPlace(worker.settings.pool, worker.endpoint.node)
             self._places[worker.worker_id] = place
 
-    async def choose(self, worker_id: str, settings: desired.WorkerSettings) -> Any:
-        """Return Ray's scheduling strategy for the worker.
+    async def choose(
+        self,
+        worker_id: str,
+        settings: desired.WorkerSettings,
+        drained: frozenset[str] = frozenset(),
+    ) -> Any:
+        """Return Ray's scheduling strategy for the worker, which leads to none of `drained`.
 
         Raises Unavailable if Ray does not answer, or if no node has what its pool asks for.
         """
-        nodes = await replica_placement.living_nodes()
+        living = await replica_placement.living_nodes()
+        nodes = [node for node in living if node["NodeID"] not in drained]
+        if living and not nodes:
+            raise errors.Unavailable("all nodes are being drained")
         self._places.pop(worker_id, None)
         node = choose_node(
             nodes, settings, list(self._places.values()), self._failed.pop(worker_id, "")

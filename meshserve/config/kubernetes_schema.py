@@ -103,7 +103,7 @@ class KubernetesSection(fields.Section):
     gpu_image: ImageName = ""
     """The image of pods with GPUs. Default: `meshserve:VERSION-cuda`."""
     drain_s: fields.Count = 60
-    """How long a pod may finish its requests before it ends."""
+    """How long models and LLMs of a pod that ends may take to move; then its requests have 30 s."""
     secret: fields.Text = ""
     """The Secret whose keys are the variables of `gateway.keys`. Default: NAME-keys."""
     registry_secret: fields.Text = ""

@@ -60,6 +60,13 @@ class KeySection(fields.Section):
         return self
 
 
+class GatewayPlacementSection(fields.Section):
+    """The nodes of a cluster that have a gateway."""
+
+    labels: dict[fields.LabelKey, fields.LabelValue] = {}  # noqa: RUF012 - pydantic copies it
+    """Labels that a node must have, as for pools. Default: every node has one."""
+
+
 class GatewaySection(fields.Section):
     """The one port that clients see."""
 
@@ -76,7 +83,8 @@ class GatewaySection(fields.Section):
     `[/]`: all; `[]`: none, they register URIs, and upload. Default: all without `keys` on a
     loopback address, else none. This file, repositories and the command line beside the mesh's
     state directory may name any file."""
-
+    placement: GatewayPlacementSection = GatewayPlacementSection()
+    """Which nodes of a cluster have a gateway; see below."""
     native: fields.Switch = "off"
     """`auto`: requests go to workers as frames, by a module of Envoy in C that a gateway compiles
     when it starts, where there is a C compiler; `meshserve status` says where not. `off`: HTTP."""
@@ -87,6 +95,7 @@ class GatewaySection(fields.Section):
         return desired.GatewaySettings(
             *(self.listen, self.request_bytes_max, keys, self.cors_origins, self._file_roots()),
             is_native=self.native == "auto",
+            labels=tuple(sorted(self.placement.labels.items())),
         )
 
     def _file_roots(self) -> tuple[str, ...]:

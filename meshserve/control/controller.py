@@ -20,6 +20,7 @@ from meshserve.core.values import (
     gateway_events,
     llm_events,
     model,
+    nodes,
     registry_contents,
 )
 
@@ -234,6 +235,8 @@ class Controller:
                 self._watch(command)
             elif isinstance(command, commands.HeldCommand):
                 self._answer_held(command)
+            elif isinstance(command, commands.NodeCommand):
+                self._effects.end_node(command.node)
             else:
                 self._effects.perform(command)
 
@@ -270,13 +273,13 @@ class Controller:
             self.post(events.Ticked())
 
     async def _look_at_nodes(self) -> None:
-        seen: tuple[str, ...] = ()
+        seen: tuple[nodes.ClusterNode, ...] = ()
         while True:
-            nodes = await self._or_none(self._cluster.nodes(), "the nodes can't be listed")
-            if nodes is not None and nodes != seen:
+            living = await self._or_none(self._cluster.nodes(), "the nodes can't be listed")
+            if living is not None and living != seen:
                 # A node that can't be listed for a moment keeps its gateway: `seen` stays.
-                seen = nodes
-                self.post(gateway_events.NodesSeen(nodes))
+                seen = living
+                self.post(gateway_events.NodesSeen(living))
             await self._clock.sleep(LOOK_PERIOD_S)
 
     async def _look_at_capacity(self) -> None:

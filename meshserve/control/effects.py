@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, assert_never
 
-from meshserve import errors
+from meshserve import errors, tasks
 from meshserve.control import serial_queue
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.values import (
@@ -94,6 +94,16 @@ class Effects:
             self._queues[kind, id_] = queue
         return queue
 
+    def end_node(self, node: str) -> None:
+        """Have Ray end a node on which nothing of the mesh runs any more."""
+        tasks.spawn(self._end_node(node), f"end node {node}")
+
+    async def _end_node(self, node: str) -> None:
+        try:
+            await self._cluster.end_node(node)
+        except errors.MeshError as error:
+            logger.warning("%s", error.message)
+
     async def wait_until_settled(self, *kinds: commands.ProcessKind) -> None:
         """Return when all commands so far for processes of these kinds are performed.
 
@@ -137,7 +147,9 @@ class Effects:
 
     async def _start_worker(self, command: commands.StartWorker) -> None:
         try:
-            started = await self._cluster.start_worker(command.worker_id, command.settings)
+            started = await self._cluster.start_worker(
+                command.worker_id, command.settings, command.avoided
+            )
         except errors.MeshError as error:
             logger.warning("worker %s could not be started: %s", command.worker_id, error.message)
             self._post(events.WorkerLost(command.worker_id, error.message))

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from meshserve import errors
+from meshserve.control import node_json
 from meshserve.core.mesh import mesh_view
 from meshserve.core.values import catalog, llm_spec, model, reports, version_order
 from meshserve.storage import model_uri
@@ -68,6 +69,7 @@ def status(view: mesh_view.MeshView, problems: Mapping[str, tuple[str, ...]] = N
             for repository in view.config.repositories
         ],
         "llms": [_llm(llm) for llm in view.llms],
+        "nodes": [node_json.node(node) for node in view.nodes],
     }
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from meshserve.kubernetes import pod_paths
+from meshserve.protocol import paths
 
 TIMEOUT_S = 4.0
 QUESTIONS = 1 << 20
@@ -24,13 +25,19 @@ QUESTIONS = 1 << 20
 def ask(port: int, key: str, number: float) -> str:
     """Send `number` to the canary model at 127.0.0.1; return what is wrong with the answer.
 
-    The model adds 1 to the number: an answer that was kept from an earlier question is results.
+    Before that the gateway is asked whether it is ready: while its node is drained it answers all
+    the same. The model adds 1 to the number: an answer that was kept from an earlier question is
+    wrong.
     """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     body = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [number]}]}
     headers = {"content-type": "application/json"} | ({"x-api-key": key} if key else {})
     path = f"/v2/models/{pod_paths.CANARY_MODEL}/infer"
     try:
+        connection.request("GET", paths.READYZ)
+        answer = connection.getresponse()
+        if answer.read() and answer.status != http.client.OK:
+            return f"status {answer.status} of {paths.READYZ}"
         connection.request("POST", path, json.dumps(body), headers)
         answer = connection.getresponse()
         text = answer.read()

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshserve import config
+from meshserve.core.mesh import node_drains
 from meshserve.kubernetes import kube_names, pod_config, pod_groups, pod_paths
 
 Manifest = dict[str, Any]
 
 GRACE_MARGIN_S = 15
 """Added to the time of the drain: the rest of a pod's grace, in which its processes end."""
+
+UNKNOWN_S = 5
+"""How long a pod waits that could not be drained: endpoints of Services change in seconds."""
 
 START_TRIES = 120
 PROBE_S = 5
@@ -83,7 +87,8 @@ def worker(settings: config.Config, group: pod_groups.PodGroup) -> Manifest:
     labels = {"meshserve/role": "worker", "meshserve/group": group.name}
     pod = _pod(settings, container, volumes, labels)
     spec = pod["spec"]
-    spec["terminationGracePeriodSeconds"] = settings.kubernetes.drain_s + GRACE_MARGIN_S
+    leave_s = round(node_drains.LEAVE_S) + GRACE_MARGIN_S
+    spec["terminationGracePeriodSeconds"] = settings.kubernetes.drain_s + leave_s
     spec["topologySpreadConstraints"] = [
         {
             "maxSkew": 1,
@@ -99,11 +104,15 @@ def worker(settings: config.Config, group: pod_groups.PodGroup) -> Manifest:
 
 
 def drain_command(settings: config.Config) -> list[str]:
-    """Return what a pod runs before it ends: it waits for the requests that it has.
+    """Return what a pod runs before it ends: its models move, and its requests end.
 
-    Kubernetes takes it out of Services first, so that clients' new connections go elsewhere.
+    Kubernetes takes it out of Services at the same time. Where no mesh answers, a pause lets new
+    connections go elsewhere.
     """
-    return ["sleep", str(settings.kubernetes.drain_s)]
+    move_s = settings.kubernetes.drain_s
+    limit_s = move_s + round(node_drains.LEAVE_S)
+    drain = f"timeout {limit_s} meshserve drain --self --timeout {move_s}"
+    return ["sh", "-c", f"{drain} || sleep {UNKNOWN_S}"]
 
 
 def _readiness(settings: config.Config) -> Manifest:

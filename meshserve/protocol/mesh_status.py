@@ -130,6 +130,27 @@ class ControllerStatus(TypedDict):
     restarts: int
 
 
+class DrainStatus(TypedDict):
+    """How far the drain of a node has come: counts of copies, and what still runs there."""
+
+    moved: int
+    to_move: int
+    failed: int
+    without_room: int
+    remaining: list[str]
+
+
+class NodeStatus(TypedDict):
+    """One machine of the cluster. Its state is ready, moving, leaving or drained."""
+
+    id: str
+    name: str
+    address: str
+    is_head: bool
+    state: str
+    drain: DrainStatus | None
+
+
 class StoppedJoining(TypedDict):
     """A model whose requests share runs no more on a worker, since that gave another answer."""
 
@@ -206,6 +227,7 @@ class MeshStatus(TypedDict):
     hogs: list[MemoryHogStatus]
     repositories: list[RepositoryStatus]
     llms: list[LlmStatus]
+    nodes: list[NodeStatus]
     controller: ControllerStatus
 
 

@@ -99,6 +99,7 @@ SECRET_HEADER = "x-mesh-secret"  # noqa: S105 a name
 OWNER_HEADER = "x-meshserve-owner-key"
 
 MESH_V1 = "/mesh/v1/"
+NODES = f"{MESH_V1}nodes"
 HOLD = "/mesh/internal/held"
 METRICS = "/metrics"
 HEALTHZ = "/healthz"

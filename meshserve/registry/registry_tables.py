@@ -71,7 +71,15 @@ lease = sa.Table(
     sa.Column("saves", sa.BigInteger, nullable=False, server_default="0"),
 )
 
-ADDED_LATER = frozenset({quarantines.name, lease.name})
+draining = sa.Table(
+    "meshserve_draining",
+    metadata,
+    sa.Column("node", sa.String(255), primary_key=True, comment="Ray's id of it"),
+    sa.Column("move_s", sa.Float, nullable=False),
+    sa.Column("is_ended", sa.Boolean, nullable=False, comment="by Ray's own drain, afterwards"),
+)
+
+ADDED_LATER = frozenset({quarantines.name, lease.name, draining.name})
 """Tables that a registry of this schema may lack: they are created when it is opened."""
 
 

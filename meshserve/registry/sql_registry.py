@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from meshserve.core.values import (
     containment,
     desired,
     model,
+    nodes,
     registry_contents,
     reports,
 )
@@ -47,6 +49,7 @@ class SqlRegistry:
                 *_read_models(connection),
                 *_read_aliases(connection),
                 *_read_quarantines(connection),
+                *_read_draining(connection),
             )
         return registry_contents.RegistryContents(
             changes, settings.get(database.DOCUMENT, ""), settings[database.MESH_ID]
@@ -147,7 +150,12 @@ def _read_quarantines(connection: sa.Connection) -> Iterator[containment.CopyQua
         yield tables.parse_quarantine(key, ids, reason)
 
 
-def _write_of(change: registry_contents.RegistryChange) -> tuple[Write, sa.Table, Row]:
+def _read_draining(connection: sa.Connection) -> Iterator[nodes.NodeDraining]:
+    for row in connection.execute(sa.select(tables.draining)):
+        yield nodes.NodeDraining(row.node, row.move_s, row.is_ended)
+
+
+def _write_of(change: registry_contents.RegistryChange) -> tuple[Write, sa.Table, Row]:  # noqa: C901 - one case for each change
     """Return how a change is written: the operation, the table, and the row or its key."""
     match change:
         case catalog.ModelDeclared():
@@ -167,6 +175,10 @@ def _write_of(change: registry_contents.RegistryChange) -> tuple[Write, sa.Table
             return _put, tables.quarantines, row
         case containment.QuarantineEnded():
             return _delete, tables.quarantines, {"key": change.key}
+        case nodes.NodeDraining():
+            return _put, tables.draining, dataclasses.asdict(change)
+        case nodes.NodeDrainingEnded():
+            return _delete, tables.draining, {"node": change.node}
     assert_never(change)
 
 

@@ -19,6 +19,7 @@ from meshserve.core.values import (
     events,
     model,
     model_stats,
+    nodes,
     reports,
     snapshots,
 )
@@ -128,13 +129,13 @@ class FakeCluster(fake_replicas.FakeReplicas):
 
     def __init__(
         self,
-        nodes: tuple[str, ...] = ("n1",),
+        node_names: tuple[str, ...] = ("n1",),
         capacity: cluster_control.WorkerCapacity | None = None,
     ) -> None:
         self.workers: dict[str, FakeWorker] = {}
         self.gateways: dict[str, snapshots.GatewaySnapshot] = {}
         self.gateway_ends: dict[str, asyncio.Future[str]] = {}
-        self.node_names = nodes
+        self.node_names = node_names
         self.failing_starts: Counter[str] = Counter()
         self.failing_loads: dict[str, str] = {}
         self.failing_configures: Counter[str] = Counter()
@@ -154,9 +155,15 @@ class FakeCluster(fake_replicas.FakeReplicas):
         """Return the capacity given to the constructor."""
         return self._capacity
 
-    async def nodes(self) -> tuple[str, ...]:
-        """Return `node_names`."""
-        return self.node_names
+    async def nodes(self) -> tuple[nodes.ClusterNode, ...]:
+        """Return the nodes called `node_names`; the first is the head."""
+        first = self.node_names[0] if self.node_names else ""
+        return tuple(nodes.ClusterNode(name, is_head=name == first) for name in self.node_names)
+
+    async def end_node(self, node: str) -> None:
+        """Take the node out of `node_names`."""
+        self.calls.append(f"end {node}")
+        self.node_names = tuple(name for name in self.node_names if name != node)
 
     async def living_workers(self) -> tuple[events.LivingWorker, ...]:
         """Return the workers that run."""
@@ -168,18 +175,26 @@ class FakeCluster(fake_replicas.FakeReplicas):
         )
 
     async def start_worker(
-        self, worker_id: str, settings: desired.WorkerSettings
+        self,
+        worker_id: str,
+        settings: desired.WorkerSettings,
+        avoided: frozenset[str] = frozenset(),
     ) -> events.WorkerStarted:
-        """Start a worker. Raises Unavailable while `failing_starts` counts failures for it."""
+        """Start a worker on the first node that is not avoided.
+
+        Raises Unavailable while `failing_starts` counts failures for it, or without such a node.
+        """
         self.calls.append(f"start {worker_id}")
         if worker_id in self.workers:
             self.kill(worker_id)
         if self.failing_starts[worker_id] > 0:
             self.failing_starts[worker_id] -= 1
             raise errors.Unavailable(f"{worker_id} can't be started")
-        worker = self.workers[worker_id] = FakeWorker(
-            worker_id, settings, next(self._pids), self.node_names[0]
-        )
+        able = [node for node in self.node_names if node not in avoided]
+        if not able:
+            raise errors.Unavailable("all nodes are being drained")
+        worker = FakeWorker(worker_id, settings, next(self._pids), able[0])
+        self.workers[worker_id] = worker
         return events.WorkerStarted(worker_id, worker.endpoint, worker.pid)
 
     async def stop_worker(self, worker_id: str) -> None:

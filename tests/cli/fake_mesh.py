@@ -58,6 +58,18 @@ def model(name: str, **changes: Any) -> Any:
     }
 
 
+def node(id_: str, **changes: Any) -> Any:
+    return {
+        "id": id_,
+        "name": id_,
+        "address": "127.0.0.1",
+        "is_head": False,
+        "state": "ready",
+        "drain": None,
+        **changes,
+    }
+
+
 def llm(name: str, *replicas: Any, **changes: Any) -> Any:
     return {
         "name": name,
@@ -179,6 +191,7 @@ class FakeMesh(ThreadingHTTPServer):
             "models": {"registered": 5, "resident": 2, "loading": 1, "failed": 1},
             "controller": {"pid": 77, "restarts": 0},
             "llms": [],
+            "nodes": [node("node-1", is_head=True)],
         }
 
     @property
@@ -257,6 +270,8 @@ class FakeMeshHandler(BaseHTTPRequestHandler):
                 return 200, json.dumps(self.server.page(query))
             case "GET", "mesh", "v1", "events":
                 return 200, json.dumps(self.server.event_page(query))
+            case "POST" | "DELETE", "mesh", "v1", "nodes", name, "drain":
+                return 200, json.dumps({"changes": [f"node {name}: {self.command}"]})
             case _, "mesh", "v1", "models", name, *verb:
                 return self.of_model(name, verb, body)
             case "GET", "v2", "models", name:

@@ -75,7 +75,7 @@ async def cluster(ray_session: Any, makers: Any) -> AsyncIterator[Any]:  # noqa:
     for worker in await cluster.living_workers():
         await cluster.stop_worker(worker.worker_id)
     for node in await cluster.nodes():
-        await cluster.stop_gateway(node)
+        await cluster.stop_gateway(node.id)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 from meshserve import errors
 from meshserve.cluster import actor_process, controller_process
 from meshserve.control import control_plane
+from meshserve.core.values import events
 from meshserve.logs import log_files
 from meshserve.registry import sql_registry
 from meshserve.testing import fake_cluster, fake_store
@@ -28,6 +29,11 @@ class WaitingController:
 
     async def drain(self) -> None:
         self._ended.set()
+
+    async def request(self, request: events.NodeRequest) -> list[str]:
+        if request.node != "n1":
+            raise errors.InvalidRequest(f"no node is called {request.node!r}")
+        return [type(request).__name__]
 
 
 class EndingController(WaitingController):

@@ -165,6 +165,7 @@ class Network:
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             # Ray's own limit, 30 s, is too short where tests run side by side.
             "RAY_raylet_start_wait_time_s": str(int(START_S)),
+            "RAY_ADDRESS": self.ray_address,
             "RAY_worker_niceness": "0",
             "RAY_memory_monitor_refresh_ms": "0",
         }

@@ -72,6 +72,16 @@ def test_a_controller_is_found_and_drained(start: Start) -> None:
     controller.drain(ANSWER_S)
 
 
+def test_requests_of_nodes_reach_it_and_its_refusals_come_back(start: Start) -> None:
+    controller = start(controllers.WaitingController)
+    status_of(controller)
+    wished = controller.drain_node("n1", 5.0, is_ended=False, within_s=ANSWER_S)
+    assert wished == ["NodeDrainRequested"]
+    assert controller.end_node_drain("n1", ANSWER_S) == ["NodeDrainEndRequested"]
+    with pytest.raises(errors.InvalidRequest, match="n2"):
+        controller.end_node_drain("n2", ANSWER_S)
+
+
 def test_actors_run_at_the_niceness_of_this_process(start: Start) -> None:
     pid = status_of(start(controllers.WaitingController))["pid"]
     assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0)

@@ -124,6 +124,32 @@ def test_a_cut_cable_costs_no_request_of_other_gateways(network: nodes.Network) 
     assert_all_right(outcome, *others)
 
 
+def state_of(network: nodes.Network, node: nodes.Node) -> Any:
+    rows = status(network.nodes[0])["nodes"]
+    return next(row["state"] for row in rows if row["address"] == node.address)
+
+
+def test_a_drained_node_costs_no_request(network: nodes.Network) -> None:
+    *others, drained = network.nodes
+    asked = ("--endpoint", f"http://{others[0].listen}")
+    with load(network, *others) as outcome:
+        before = answered(network.nodes[0])
+        support.wait_until(lambda: answered(network.nodes[0]) > before, what="traffic")
+        # As a pod does at its end: by its Ray, and without a key.
+        said = drained.meshserve("drain", "--self", timeout=LOSS_S)
+        logger.info("%s", said)
+        assert state_of(network, drained) == "drained"
+        support.wait_until(lambda: is_whole(network, 2), LOSS_S, "its worker is elsewhere")
+        node_id = next(
+            row["id"] for row in status(others[0])["nodes"] if row["address"] == drained.address
+        )
+        workers = status(others[0])["pools"][0]["workers"]
+        assert node_id not in {worker["node"] for worker in workers}
+        others[0].meshserve("drain", "--undo", "--node", drained.address, *asked)
+        support.wait_until(lambda: is_whole(network, 3), LOSS_S, "its gateway is back")
+    assert_all_right(outcome, *others)
+
+
 def test_a_dead_node_costs_no_request_of_other_gateways(network: nodes.Network) -> None:
     *others, dead = network.nodes
     with load(network, *others) as outcome:

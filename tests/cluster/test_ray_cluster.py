@@ -92,7 +92,7 @@ async def test_a_gateway_that_cannot_be_built_has_a_reason(stage: Any, makers: A
     def build(_run_dir: Any) -> None:
         raise OSError("no Envoy here")
 
-    (node,) = await stage.cluster.nodes()
+    ((node, *_),) = await stage.cluster.nodes()
     refusing = ray_cluster.RayCluster(dataclasses.replace(makers, gateway=build))
     with pytest.raises(errors.Unavailable, match="is gone: OSError: no Envoy here"):
         await refusing.start_gateway(node, snap_for(stage, node))
@@ -118,7 +118,7 @@ async def test_a_restarted_controller_finds_running_workers_and_gateways(
     stage: Any, makers: Any
 ) -> None:
     started = await stage.start_with()
-    (node,) = await stage.cluster.nodes()
+    ((node, *_),) = await stage.cluster.nodes()
     gateway = await stage.cluster.start_gateway(node, snap_for(stage, node))
     restarted = ray_cluster.RayCluster(makers)
     (living,) = await restarted.living_workers()
@@ -129,7 +129,7 @@ async def test_a_restarted_controller_finds_running_workers_and_gateways(
 
 async def test_stopping_leaves_no_process_and_no_socket(stage: Any, makers: Any) -> None:
     worker = await stage.start_with()
-    (node,) = await stage.cluster.nodes()
+    ((node, *_),) = await stage.cluster.nodes()
     gateway = await stage.cluster.start_gateway(node, snap_for(stage, node))
     await stage.cluster.stop_worker(contract.WORKER)
     await stage.cluster.stop_gateway(node)
@@ -138,7 +138,7 @@ async def test_stopping_leaves_no_process_and_no_socket(stage: Any, makers: Any)
 
 
 async def test_a_gateway_with_a_taken_port_fails_and_can_be_started_later(stage: Any) -> None:
-    (node,) = await stage.cluster.nodes()
+    ((node, *_),) = await stage.cluster.nodes()
     host, _, port = stage.listen.partition(":")
     with (
         socket.create_server((host, int(port))),

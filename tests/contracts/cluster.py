@@ -194,7 +194,7 @@ class ClusterContract:
         assert await stage.cluster.wait_until_lost(WORKER)
 
     async def test_a_gateway_serves_follows_and_ends(self, stage: Stage) -> None:
-        (node, *_) = await stage.cluster.nodes()
+        ((node, *_), *_) = await stage.cluster.nodes()
         snap = snapshots.GatewaySnapshot(stage.listen, node, {"default": ()})
         started = await stage.cluster.start_gateway(node, snap)
         assert (started.node, started.state, started.listen) == (node, "ready", stage.listen)

@@ -18,6 +18,7 @@ from meshserve.core.values import (
     events,
     gateway_events,
     model,
+    nodes,
     registry_contents,
     reports,
 )
@@ -52,8 +53,9 @@ def ready_copy(id_: model.ModelId) -> reports.CopyReport:
 class Process:
     """A worker's process: its settings, catalog and pins."""
 
-    def __init__(self, pid: int, settings: desired.WorkerSettings) -> None:
+    def __init__(self, pid: int, settings: desired.WorkerSettings, node: str = NODE) -> None:
         self.pid = pid
+        self.node = node
         self.settings = settings
         self.follower = catalog_sync.CatalogFollower()
         self.pins: set[model.ModelId] = set()
@@ -66,7 +68,9 @@ class World:
     `is_saving_slowly` the registry is a lane too.
     """
 
-    def __init__(self, *, is_saving_slowly: bool = False) -> None:
+    def __init__(
+        self, *, is_saving_slowly: bool = False, node_names: tuple[str, ...] = (NODE,)
+    ) -> None:
         self.mesh = mesh.Mesh()
         self.now_s = 0.0
         self.lanes: dict[str, deque[commands.Command]] = defaultdict(deque)
@@ -85,7 +89,13 @@ class World:
         self._numbers = itertools.count(1)
         self._pids = itertools.count(1)
         self.feed(events.Restored())
-        self.feed(gateway_events.NodesSeen((NODE,)))
+        self.see_nodes(*node_names)
+
+    def see_nodes(self, *names: str) -> None:
+        """Tell the mesh which nodes there are; the first is the head."""
+        self.node_names = names
+        seen = tuple(nodes.ClusterNode(name, is_head=name == names[0]) for name in names)
+        self.feed(gateway_events.NodesSeen(seen))
 
     def home(self, name: str) -> str:
         """Return the ready worker of a model or alias, which must have one."""
@@ -155,7 +165,7 @@ class World:
                 self.watched.pop((command.kind, command.id), None)
             case commands.AbandonWorker():
                 self.lanes[command.worker_id].clear()
-            case commands.RememberMeasured():
+            case commands.RememberMeasured() | commands.EndNode():
                 self.log.append(command)
             case commands.SaveChanges() if not self._is_saving_slowly:
                 self.log.append(command)
@@ -236,8 +246,15 @@ class World:
             )
 
     def _start(self, command: commands.StartWorker) -> None:
-        process = self.processes[command.worker_id] = Process(next(self._pids), command.settings)
-        endpoint = model.Endpoint(NODE, "127.0.0.1", process.pid)
+        able = [name for name in self.node_names if name not in command.avoided]
+        taken = [process.node for process in self.processes.values()]
+        node = min(able, key=taken.count, default="")
+        if not node:
+            self.feed(events.WorkerLost(command.worker_id, "all nodes are being drained"))
+            return
+        process = Process(next(self._pids), command.settings, node)
+        self.processes[command.worker_id] = process
+        endpoint = model.Endpoint(node, "127.0.0.1", process.pid)
         self.feed(events.WorkerStarted(command.worker_id, endpoint, process.pid))
 
     def _on_process(self, command: commands.Command) -> None:
@@ -276,7 +293,9 @@ class World:
         """Let a worker that runs report."""
         process = self.processes[worker_id]
         revision = process.follower.revision
-        report = reports.WorkerReport(worker_id, process.pid, NODE, "ready", revision, **fields)
+        report = reports.WorkerReport(
+            worker_id, process.pid, process.node, "ready", revision, **fields
+        )
         synced = self.mesh.workers.records[worker_id].synced
         self.feed(events.WorkerReported(report, synced))
 

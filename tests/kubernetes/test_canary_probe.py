@@ -20,11 +20,21 @@ class Gateway(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests: list[tuple[str, str | None]] = []
+        self.is_ready = True
         self.answer: Any = lambda number: (200, {"outputs": [{"data": [number + 1]}]})
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     server: Gateway
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        assert self.path == "/readyz"
+        self.send_response(200 if self.server.is_ready else 503)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -60,6 +70,15 @@ def test_a_right_answer_is_ready(gateway: Gateway, tmp_path: Path) -> None:
     done = run(gateway.server_port, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert gateway.requests == [("/v2/models/meshserve-canary/infer", "s3cret")]
+
+
+def test_a_node_that_is_drained_is_not_ready_though_it_answers(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    gateway.is_ready = False
+    done = run(gateway.server_port, tmp_path)
+    assert (done.returncode, done.stderr) == (1, "status 503 of /readyz\n")
+    assert gateway.requests == []
 
 
 def test_nobody_listens(gateway: Gateway, tmp_path: Path) -> None:

@@ -78,9 +78,12 @@ def test_only_the_head_gets_the_databases_password() -> None:
 def test_a_pod_ends_after_its_drain() -> None:
     content = {**meshes.PLAIN, "kubernetes": {"drain_s": 300}}
     worker = pods(content)[1]
-    assert worker["spec"]["terminationGracePeriodSeconds"] == 315
+    assert worker["spec"]["terminationGracePeriodSeconds"] == 360
     command = worker["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
-    assert command == ["sleep", "300"]
+    assert command == [
+        *("sh", "-c"),
+        "timeout 345 meshserve drain --self --timeout 300 || sleep 5",
+    ]
 
 
 def test_a_worker_is_ready_when_a_prediction_passes() -> None:

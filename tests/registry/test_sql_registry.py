@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from meshserve import errors, registry
-from meshserve.core.values import catalog, containment, desired, model, reports
+from meshserve.core.values import catalog, containment, desired, model, nodes, reports
 from tests.core import world
 
 RICH = world.spec(
@@ -215,6 +215,18 @@ def test_a_registry_from_before_quarantines_gets_their_table(
     held = containment.CopyQuarantined("sha256:a/1", (model.ModelId("m"),), "SIGSEGV")
     sql_registry.save([held])
     assert len(reopened(url).changes) == 2
+
+
+def test_wishes_to_drain_nodes_are_kept_until_they_end(
+    sql_registry: registry.SqlRegistry, url: str
+) -> None:
+    wish = nodes.NodeDraining("ab" * 28, 60.5)
+    sql_registry.save([wish])
+    changed = dataclasses.replace(wish, is_ended=True)
+    sql_registry.save([changed])
+    assert reopened(url).changes == (changed,)
+    sql_registry.save([nodes.NodeDrainingEnded(wish.node)])
+    assert reopened(url).changes == ()
 
 
 def test_others_tables_in_the_same_database_are_left_alone(

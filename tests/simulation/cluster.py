@@ -18,6 +18,7 @@ from meshserve.core.values import (
     events,
     model,
     model_stats,
+    nodes,
     reports,
     snapshots,
 )
@@ -138,9 +139,12 @@ class SimulatedCluster(fake_replicas.FakeReplicas):
     async def capacity(self) -> cluster_control.WorkerCapacity:
         return cluster_control.WorkerCapacity(2, 0)
 
-    async def nodes(self) -> tuple[str, ...]:
+    async def nodes(self) -> tuple[nodes.ClusterNode, ...]:
         await self._travel()
-        return (NODE,)
+        return (nodes.ClusterNode(NODE),)
+
+    async def end_node(self, node: str) -> None:
+        raise errors.Unavailable(f"{node} is the only one")
 
     async def living_workers(self) -> tuple[events.LivingWorker, ...]:
         async def living(worker: workers.SimulatedWorker) -> events.LivingWorker:
@@ -152,7 +156,10 @@ class SimulatedCluster(fake_replicas.FakeReplicas):
         return tuple(answer for answer in answers if isinstance(answer, events.LivingWorker))
 
     async def start_worker(
-        self, worker_id: str, settings: desired.WorkerSettings
+        self,
+        worker_id: str,
+        settings: desired.WorkerSettings,
+        avoided: frozenset[str] = frozenset(),  # noqa: ARG002 - there is one node
     ) -> events.WorkerStarted:
         self.kill(worker_id)
         await asyncio.sleep(self._chance.uniform(0.2, 2.0))

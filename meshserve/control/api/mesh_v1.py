@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from meshserve import errors
-from meshserve.control import admin_service, mesh_json
+from meshserve.control import admin_service, mesh_json, node_json
 from meshserve.control.api import rest_routes
 from meshserve.core.values import desired, events, model
 from meshserve.protocol import paths
@@ -22,6 +22,7 @@ MODELS = f"{paths.MESH_V1}models"
 MODEL = f"{MODELS}/{{name:name}}"
 ALIASES = f"{paths.MESH_V1}aliases"
 ALIAS = f"{ALIASES}/{{alias:name}}"
+NODE_DRAIN = f"{paths.NODES}/{{node:name}}/drain"
 Verb = Callable[[str, str], Awaitable[model.ModelId]]
 
 
@@ -39,6 +40,8 @@ class MeshApi:
             rest_routes.route("GET", f"{paths.MESH_V1}status", self._status),
             rest_routes.route("POST", f"{paths.MESH_V1}apply", self._apply),
             rest_routes.route("POST", f"{paths.MESH_V1}drain", self._drain),
+            rest_routes.route("POST", NODE_DRAIN, self._drain_node),
+            rest_routes.route("DELETE", NODE_DRAIN, self._end_node_drain),
             rest_routes.route("GET", MODELS, self._list_models),
             rest_routes.route("GET", MODEL, self._show_model),
             rest_routes.route("PUT", MODEL, self._put_model),
@@ -71,6 +74,17 @@ class MeshApi:
     async def _drain(self, _: Request) -> object:
         self._service.drain()
         return {"draining": True}
+
+    # Nodes
+
+    async def _drain_node(self, request: Request) -> object:
+        body = await rest_routes.read_json(request)
+        wish = node_json.drain_request(request.path_params["node"], body)
+        return {"changes": await self._service.controller.submit(wish)}
+
+    async def _end_node_drain(self, request: Request) -> object:
+        wish = events.NodeDrainEndRequested(request.path_params["node"])
+        return {"changes": await self._service.controller.submit(wish)}
 
     # Models
 

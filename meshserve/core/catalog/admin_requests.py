@@ -17,6 +17,7 @@ from meshserve.core.catalog import (
     catalog_index,
     changeset,
     load_overrides,
+    node_table,
     quarantine_requests,
     repository_changes,
 )
@@ -163,6 +164,8 @@ def decide(
     """Return what the request would change. Raises the MeshError that refuses it."""
     if isinstance(request, events.ReleaseRequested | quarantine_requests.CopyConvicted):
         return quarantine_requests.decide(index, request)
+    if isinstance(request, events.NodeDrainRequested | events.NodeDrainEndRequested):
+        return node_table.decide(index.nodes, request)
     wanted = request.desired if isinstance(request, events.ConfigApplied) else index.desired
     draft = changeset.Changeset(index.models, index.aliases, wanted)
     problems = _draft(index, draft, request, scans)

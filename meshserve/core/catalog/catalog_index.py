@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
+from meshserve.core.catalog import node_table
 from meshserve.core.values import (
     catalog,
     catalog_sync,
     containment,
     desired,
     model,
+    nodes,
     registry_contents,
     reports,
 )
@@ -43,6 +45,7 @@ class CatalogIndex:
 
     def __init__(self) -> None:
         self.desired = desired.Desired(pools=())
+        self.nodes = node_table.NodeTable()
         self.models = catalog.Catalog()
         self.aliases: dict[str, desired.DesiredAlias] = {}
         self.routes: dict[str, str] = {}
@@ -120,6 +123,8 @@ class CatalogIndex:
                     desired.Desired()
                     | containment.CopyQuarantined()
                     | containment.QuarantineEnded()
+                    | nodes.NodeDraining()
+                    | nodes.NodeDrainingEnded()
                 ):
                     pass
                 case _:
@@ -174,7 +179,9 @@ class CatalogIndex:
                 pool_changes += self.apply(changed)
         return tuple(learned), _by_pool(pool_changes)
 
-    def apply(self, change: registry_contents.RegistryChange) -> tuple[PoolChange, ...]:
+    def apply(  # noqa: C901 - one case for each change
+        self, change: registry_contents.RegistryChange
+    ) -> tuple[PoolChange, ...]:
         """Apply a saved change; return the changes of the catalogs of pools that follow from it."""
         match change:
             case catalog.ModelDeclared():
@@ -189,6 +196,8 @@ class CatalogIndex:
                 self.desired = change
             case containment.CopyQuarantined():
                 self._apply_standing(change)
+            case nodes.NodeDraining() | nodes.NodeDrainingEnded():
+                self.nodes.apply(change)
             case containment.QuarantineEnded():
                 self._apply_standing(change)
                 # It is tried alone at first: another death then costs no worker.

@@ -17,6 +17,7 @@ from meshserve.core.values import (
     llm_spec,
     model,
     model_stats,
+    nodes,
     reports,
     snapshots,
 )
@@ -41,11 +42,14 @@ class WorkerControl(Protocol):
         ...
 
     async def start_worker(
-        self, worker_id: str, settings: desired.WorkerSettings
+        self,
+        worker_id: str,
+        settings: desired.WorkerSettings,
+        avoided: frozenset[str] = frozenset(),
     ) -> events.WorkerStarted:
         """Start a worker and return once it listens; one of the same id is replaced.
 
-        Raises MeshError with the reason if it does not start.
+        It is on none of the nodes `avoided`. Raises MeshError with the reason if it does not start.
         """
         ...
 
@@ -196,8 +200,12 @@ class Cluster(WorkerControl, GatewayControl, ReplicaControl, Protocol):
         """Return what workers may use on all nodes together."""
         ...
 
-    async def nodes(self) -> tuple[str, ...]:
-        """Return the nodes that must have a gateway."""
+    async def nodes(self) -> tuple[nodes.ClusterNode, ...]:
+        """Return the living nodes."""
+        ...
+
+    async def end_node(self, node: str) -> None:
+        """End a node that runs nothing of the mesh any more. Raises Unavailable if it stays."""
         ...
 
 

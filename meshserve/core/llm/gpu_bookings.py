@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -37,11 +38,13 @@ class Booking:
 class GpuBookings:
     """All bookings by holder. No GPU is booked twice.
 
-    A holder is a replica, or a `share` group whose replicas use the same GPUs in turn.
+    A holder is a replica, or a `share` group whose replicas use the same GPUs in turn. Nobody gets
+    anything on the nodes `avoided`.
     """
 
     def __init__(self) -> None:
         self.bookings: dict[str, Booking] = {}
+        self.avoided: frozenset[str] = frozenset()
         self._nodes: tuple[llm_spec.NodeCapacity, ...] | None = None
 
     def observe(self, nodes: tuple[llm_spec.NodeCapacity, ...]) -> None:
@@ -56,9 +59,13 @@ class GpuBookings:
         """The cores of all nodes together, 0 while they are not known."""
         return sum(node.cores for node in self._nodes or ())
 
+    @property
+    def _usable(self) -> tuple[llm_spec.NodeCapacity, ...]:
+        return tuple(node for node in self._nodes or () if node.node not in self.avoided)
+
     def free_capacity(self) -> tuple[llm_spec.NodeCapacity, ...]:
         """Return the nodes with the GPUs that are free for new holders."""
-        return tuple(node._replace(gpus_free=self._free_gpus(node)) for node in self._nodes or ())
+        return tuple(node._replace(gpus_free=self._free_gpus(node)) for node in self._usable)
 
     def _free_gpus(self, node: llm_spec.NodeCapacity) -> int:
         # An observation that is older than a booking shows the booked GPUs as free. One that is
@@ -77,6 +84,8 @@ class GpuBookings:
         if self._nodes is None:
             return UNKNOWN if gpus else ""
         free = self.free_capacity()
+        if not free:
+            return "all nodes are being drained"
         if not gpus or choose_nodes(gpus, free) is not None:
             return ""
         holders = {holder: booking.gpus for holder, booking in self.bookings.items()}
@@ -88,7 +97,7 @@ class GpuBookings:
         Return the replica's plan, or in words why the GPUs are not free.
         """
         if not gpus:
-            return ON_CPU
+            return dataclasses.replace(ON_CPU, avoided=tuple(sorted(self.avoided)))
         booking = self.bookings.get(holder)
         if booking is None or not self._is_enough(booking, gpus):
             placement = self._choose_anew(holder, gpus)
@@ -109,7 +118,7 @@ class GpuBookings:
 
     def _is_enough(self, booking: Booking, gpus: int) -> bool:
         # A node that is gone has taken the booked GPUs with it.
-        nodes = {node.node for node in self._nodes or ()}
+        nodes = {node.node for node in self._usable}
         return booking.gpus >= gpus and (
             # Before the first observation nothing is known to be gone.
             self._nodes is None or set(booking.placement.gpus_by_node) <= nodes
@@ -135,6 +144,12 @@ class GpuBookings:
     def gpus_of(self, holder: str) -> int:
         """Return how many GPUs are booked for the holder."""
         return self.bookings[holder].gpus if holder in self.bookings else 0
+
+    def nodes_of(self, holder: str) -> set[str]:
+        """Return the nodes on which GPUs are booked for the holder."""
+        return (
+            set(self.bookings[holder].placement.gpus_by_node) if holder in self.bookings else set()
+        )
 
     def keep_only(self, holders: Collection[str]) -> None:
         """Give back the GPUs of all other holders."""

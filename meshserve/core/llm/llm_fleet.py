@@ -20,12 +20,18 @@ BUSY_START_S = 120.0
 
 
 class Fleet:
-    """All LLMs. `turns` maps each `share` group to the LLM that may be awake."""
+    """All LLMs. `turns` maps each `share` group to the LLM that may be awake.
+
+    Nodes `avoided` are being drained: replicas there are outdated. Those on nodes `evicted` go at
+    once, whether others have come up for them or not.
+    """
 
     def __init__(self, gateways: gateways.Gateways, out: commands.Outbox) -> None:
         self.llms: dict[str, llm_state.LlmRecord] = {}
         self.turns: dict[str, str] = {}
         self.bookings = gpu_bookings.GpuBookings()
+        self.avoided: frozenset[str] = frozenset()
+        self.evicted: set[str] = set()
         self.gateways = gateways
         self.out = out
 
@@ -86,6 +92,28 @@ class Fleet:
             if llm.is_wanted or llm.replicas or llm.route
         }
 
+    # Nodes
+
+    def avoid(self, nodes: frozenset[str]) -> None:
+        """Have no replica on these nodes, which are all that are being drained."""
+        self.avoided = self.bookings.avoided = nodes
+        self.evicted &= nodes
+
+    def evict(self, node: str) -> None:
+        """Wait no longer for others to come up for the replicas of an avoided node."""
+        self.evicted.add(node)
+
+    def nodes_of(self, replica: replica_state.ReplicaRecord) -> set[str]:
+        """Return the nodes on which the replica has a process or GPUs, as far as they are known."""
+        own = {replica.endpoint.node} if replica.endpoint else set()
+        if replica.phase in replica_state.PLACED:
+            own |= self.bookings.nodes_of(replica.holder)
+        return own
+
+    def replicas_on(self, node: str) -> Iterator[replica_state.ReplicaRecord]:
+        """Return the replicas that the node has."""
+        return (replica for replica in self.replicas() if node in self.nodes_of(replica))
+
     # Starts
 
     def start_refusal(self, replica: replica_state.ReplicaRecord, now_s: float) -> str:
@@ -142,8 +170,8 @@ class Fleet:
         )
 
     def is_outdated(self, llm: llm_state.LlmRecord, replica: replica_state.ReplicaRecord) -> bool:
-        """Return whether the replica's engine is outdated, or its group needs more GPUs now."""
-        if not replica.spec.is_same_engine(llm.spec):
+        """Return whether its engine or node is outdated, or its group needs more GPUs now."""
+        if not replica.spec.is_same_engine(llm.spec) or self.nodes_of(replica) & self.avoided:
             return True
         # Whether it takes other adapters is known from its report.
         can_not_change = replica.report is not None and not replica.report.can_change_adapters

@@ -253,3 +253,14 @@ class Llms:
 def has_failed(replica: replica_state.ReplicaRecord) -> bool:
     """Return whether requests that wait for the replica should hear of its failure."""
     return replica.phase is ReplicaPhase.FAILED and replica.retry.is_doubtful
+
+
+def replica_of(event: llm_events.LlmEvent) -> str:
+    """Return the id of the replica that the event tells of, "" if it tells of none."""
+    match event:
+        case llm_events.ReplicaReported():
+            return event.report.replica_id
+        case llm_events.RequestHeld() | llm_events.HeldRequestLeft() | llm_events.CapacitySeen():
+            return ""
+        case _:
+            return event.replica_id

@@ -50,6 +50,7 @@ def next_step(fleet: llm_fleet.Fleet, llm: llm_state.LlmRecord) -> RolloutStep:
         spare = int(all(replica.phase is ReplicaPhase.READY for replica in others))
     # The last ones are those that drain already.
     going = serving[len(serving) - max(0, min(spare, len(serving))) :]
+    going += [replica for replica in serving if fleet.nodes_of(replica) & fleet.evicted]
     return RolloutStep(
         frozenset(useless | {replica.id for replica in going}), int(not shortage), shortage
     )
@@ -67,6 +68,9 @@ def _shortage(
     if any(replica.phase in TRIED for replica in current):
         return ""
     gpus = fleet.gpus_for(llm)
+    if all(fleet.nodes_of(replica) & fleet.avoided for replica in serving):
+        # It comes up on another machine, whose memory no engine has reported.
+        return fleet.bookings.shortage(gpus)
     return fleet.bookings.shortage(gpus) if gpus else _memory_shortage(serving)
 
 

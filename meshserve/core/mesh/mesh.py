@@ -12,6 +12,8 @@ from meshserve.core.mesh import (
     hot_models,
     mesh_history,
     mesh_view,
+    node_drains,
+    node_views,
     pins,
     quarantine,
 )
@@ -46,12 +48,14 @@ class Mesh:
         self.pins = pins.Pins(self.catalog, self.workers, self._out)
         self.hot_models = hot_models.HotModels(self.catalog, self.workers, self.gateways, self._out)
         self.llms = llms.Llms(self.gateways, self._out)
+        self.drains = node_drains.NodeDrains(
+            self.catalog, self.workers, self.gateways, self.llms.fleet, self._out
+        )
         self.admin_queue = admin_requests.AdminQueue(self.catalog, self._out)
         self.copy_requests = copy_requests.CopyRequests(self.catalog, self.workers, self._out)
         self._quarantine = quarantine.Quarantine(self.catalog, self.workers, self.admin_queue)
         self.history = mesh_history.MeshHistory(self.workers, self.hot_models, self.llms.fleet)
         self.is_draining = False
-        self._nodes: tuple[str, ...] = ()
         self._controller: model.Endpoint | None = None
         self._is_restored = False
         self._is_config_coming = False
@@ -106,6 +110,7 @@ class Mesh:
             case events.Ticked():
                 self.hot_models.forget_quiet()
                 self.pins.retry(now_s)
+                self.drains.forget_gone(self.admin_queue)
             case _:
                 assert_never(event)
 
@@ -147,7 +152,7 @@ class Mesh:
     def _take_in_gateway(self, event: gateway_events.GatewayEvent, now_s: float) -> None:
         match event:
             case gateway_events.NodesSeen():
-                self._nodes = event.nodes
+                self.catalog.nodes.seen = event.nodes
             case gateway_events.GatewayReported():
                 self.gateways.reported(event)
             case gateway_events.GatewayConfigured():
@@ -161,7 +166,7 @@ class Mesh:
 
     def _take_in_llm(self, event: llm_events.LlmEvent, now_s: float) -> None:
         # A replica is watched while its pid is known, whatever the event did to it.
-        replica_id = _replica_of(event)
+        replica_id = llms.replica_of(event)
         before = self.llms.fleet.find_replica(replica_id)
         pid_before = before.pid if before else 0
         self.llms.handle(event, now_s)
@@ -184,7 +189,7 @@ class Mesh:
     def _follow(self, now_s: float) -> None:
         if self._is_waiting:
             return
-        self.gateways.reconcile(() if self.is_draining else self._nodes, now_s)
+        self.gateways.reconcile(() if self.is_draining else self.drains.follow(now_s), now_s)
         # Workers end after the gateways: a draining gateway still has requests for them.
         if not self.is_draining or not self.gateways.records:
             self._follow_workers(now_s)
@@ -193,7 +198,7 @@ class Mesh:
     def _follow_workers(self, now_s: float) -> None:
         # Gateways get the loss of a worker before its restart is ordered, which takes longer.
         self._follow_changed_pools()
-        self.workers.reconcile(() if self.is_draining else self.catalog.desired.pools, now_s)
+        self.workers.reconcile(() if self.is_draining else self.drains.pools(), now_s)
         self._follow_changed_pools()
         self.pins.follow_moving()
 
@@ -293,6 +298,7 @@ class Mesh:
 
     def _forget_copies(self, worker_id: str) -> None:
         self.pins.forget_worker(worker_id)
+        self.drains.forget_worker(worker_id)
         self.hot_models.forget_worker(worker_id)
         self.copy_requests.forget_worker(worker_id)
 
@@ -303,6 +309,7 @@ class Mesh:
             self.copy_requests.copy_ensured(event)
             return
         self.hot_models.copy_ensured(event, now_s)
+        self.drains.copy_ensured(event)
         waiting = self.pins.copy_ensured(event, now_s)
         if not waiting:
             return
@@ -326,6 +333,7 @@ class Mesh:
                 gateways=mesh_view.gateway_views(self.gateways.records.values()),
                 hot_routes=self.hot_models.routes(),
                 llms=mesh_view.llm_views(self.llms.llms.values()),
+                nodes=node_views.views(self.catalog.nodes.seen, self.drains),
                 models=self.catalog.models,
                 aliases=MappingProxyType(self.catalog.aliases),
                 events=self.history.log,
@@ -361,6 +369,7 @@ class Mesh:
             workers_wanted=sum(pool.workers for pool in wanted.pools),
             llms=self.llms.routes(),
             hot=self.hot_models.routes(),
+            is_leaving=node in self.drains.drains,
         )
 
     def _members(self, pool: str) -> tuple[snapshots.RingMember, ...]:
@@ -376,18 +385,9 @@ class Mesh:
         self.llms.check()
         self.hot_models.check()
         self.copy_requests.check()
+        self.drains.check()
         if not (self.is_draining or self._is_waiting):
             self.pins.check()
         for worker in self.workers.records.values():
             assert worker.synced <= worker.sent
             assert worker.state is not ProcessState.READY or (worker.is_up and worker.endpoint)
-
-
-def _replica_of(event: llm_events.LlmEvent) -> str:
-    match event:
-        case llm_events.ReplicaReported():
-            return event.report.replica_id
-        case llm_events.RequestHeld() | llm_events.HeldRequestLeft() | llm_events.CapacitySeen():
-            return ""
-        case _:
-            return event.replica_id

@@ -10,7 +10,7 @@ from typing import Protocol
 from meshserve import errors
 from meshserve.core.catalog import catalog_index
 from meshserve.core.llm import llm_state, replica_state
-from meshserve.core.mesh import event_log
+from meshserve.core.mesh import event_log, node_views
 from meshserve.core.processes import gateways
 from meshserve.core.processes import workers as workers_part
 from meshserve.core.processes.reconcile import ProcessState
@@ -139,6 +139,7 @@ class MeshView:
     gateways: tuple[GatewayView, ...]
     hot_routes: tuple[snapshots.HotRoute, ...]
     llms: tuple[LlmView, ...]
+    nodes: tuple[node_views.NodeView, ...]
     models: ModelsView
     aliases: Mapping[str, desired.DesiredAlias]
     events: EventsView

@@ -61,12 +61,14 @@ class Workers(
 ):
     """All workers by id.
 
-    `changed` collects the pools whose ready workers may have changed; the mesh empties it.
+    `changed` collects the pools whose ready workers may have changed; the mesh empties it. No
+    worker is started on the nodes `avoided`.
     """
 
     def __init__(self, out: commands.Outbox) -> None:
         super().__init__(out)
         self.changed: set[str] = set()
+        self.avoided: frozenset[str] = frozenset()
         self._rings: dict[str, hash_ring.HashRing] = {}
         # The last process of each worker whose death is explained, by the worker's id.
         self._explained: dict[str, int] = {}
@@ -191,9 +193,16 @@ class Workers(
         has_others = len(self.of_pool(worker.settings.pool)) > 1
         reason = _ailment(report, is_patient=not has_others)
         if reason and self._may_replace(worker):
-            worker.reason = f"it is replaced: {reason}"
-            self._move(worker, ProcessMove.STOP_ORDERED)
-            self._order_stop(worker)
+            self.stop(worker, f"it is replaced: {reason}")
+
+    def stop(self, worker: WorkerRecord, reason: str) -> None:
+        """Take a running worker out of the route, and have it end after its requests.
+
+        It is started anew where it is still wanted. `reason` goes to the log.
+        """
+        worker.reason = reason
+        self._move(worker, ProcessMove.STOP_ORDERED)
+        self._order_stop(worker)
 
     def stopped(self, worker_id: str) -> None:
         """Forget a worker that has drained and ended."""
@@ -246,7 +255,7 @@ class Workers(
         return WorkerRecord(id_, settings, backoff.Backoff(BACKOFF))
 
     def _order_start(self, record: WorkerRecord) -> None:
-        self._out.append(commands.StartWorker(record.id, record.settings))
+        self._out.append(commands.StartWorker(record.id, record.settings, self.avoided))
 
     def _order_stop(self, record: WorkerRecord) -> None:
         self._out.append(commands.StopWorker(record.id, record.reason))

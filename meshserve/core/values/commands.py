@@ -74,10 +74,14 @@ class RememberMeasured:
 
 @dataclass(frozen=True, slots=True)
 class StartWorker:
-    """Start the worker's process: answered by WorkerStarted or WorkerLost."""
+    """Start the worker's process: answered by WorkerStarted or WorkerLost.
+
+    It must not be on one of the nodes `avoided`, which are being drained.
+    """
 
     worker_id: str
     settings: desired.WorkerSettings
+    avoided: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +233,16 @@ class TurnAway:
     retry_after_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class EndNode:
+    """Have Ray drain the node, on which nothing of the mesh runs any more: its Ray ends.
+
+    Not answered: the node leaves the cluster.
+    """
+
+    node: str
+
+
 WorkerCommand = (
     StartWorker | StopWorker | AbandonWorker | SendChanges | EnsureLoaded | Unload | Pin | Unpin
 )
@@ -238,10 +252,12 @@ HeldCommand = Admit | TurnAway
 RegistryCommand = SaveChanges | RememberMeasured
 AnswerCommand = Acknowledge | Refuse
 MonitorCommand = Watch | Unwatch
+NodeCommand = EndNode
 Command = (
     RegistryCommand
     | AnswerCommand
     | MonitorCommand
+    | NodeCommand
     | WorkerCommand
     | GatewayCommand
     | ReplicaCommand

@@ -70,7 +70,7 @@ class GatewaySettings:
     """The settings of all gateways.
 
     `file_roots` are the folders whose files clients may register as models. `is_native`: requests
-    go to workers as frames where they can.
+    go to workers as frames where they can. `labels` are those that a node with a gateway must have.
     """
 
     listen: str = "127.0.0.1:8080"
@@ -79,6 +79,7 @@ class GatewaySettings:
     cors_origins: tuple[str, ...] = ()
     file_roots: tuple[str, ...] = ("/",)
     is_native: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,22 @@ class ReleaseRequested:
     version: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class NodeDrainRequested:
+    """The node with this name, address or id is to be drained (`nodes.NodeDraining`)."""
+
+    node: str
+    move_s: float
+    is_ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDrainEndRequested:
+    """The node is to be used again, or has left the cluster."""
+
+    node: str
+
+
 CatalogRequest = (
     ConfigApplied
     | ModelsRegistered
@@ -135,7 +151,8 @@ CatalogRequest = (
     | UnloadedSet
     | ModelOverridden
 )
-AdminRequest = CatalogRequest | ReleaseRequested
+NodeRequest = NodeDrainRequested | NodeDrainEndRequested
+AdminRequest = CatalogRequest | ReleaseRequested | NodeRequest
 
 
 @dataclass(frozen=True, slots=True)

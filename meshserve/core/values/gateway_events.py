@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from meshserve.core.values import nodes as cluster_nodes
 from meshserve.core.values import reports
 
 
 @dataclass(frozen=True, slots=True)
 class NodesSeen:
-    """The nodes of the cluster, each of which is to have a gateway."""
+    """The living nodes of the cluster."""
 
-    nodes: tuple[str, ...]
+    nodes: tuple[cluster_nodes.ClusterNode, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,12 +184,13 @@ class ReplicaPlan:
     """Where one replica's processes go.
 
     `bundles` has the number of GPUs of each placement bundle; without any, the replica runs on
-    CPUs. `node` is the node of all bundles, "" if Ray may choose.
+    CPUs. `node` is the node of all bundles, "" if Ray may choose, but none of `avoided`.
     """
 
     bundles: tuple[int, ...] = ()
     backend: ExecutorBackend = "mp"
     node: str = ""
+    avoided: tuple[str, ...] = ()
 
 
 class LlmReport(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshserve.core.values import catalog, containment, desired
+from meshserve.core.values import catalog, containment, desired, nodes
 
 RegistryChange = (
     catalog.ModelDeclared
@@ -14,6 +14,8 @@ RegistryChange = (
     | desired.Desired
     | containment.CopyQuarantined
     | containment.QuarantineEnded
+    | nodes.NodeDraining
+    | nodes.NodeDrainingEnded
 )
 
 

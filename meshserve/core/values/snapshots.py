@@ -67,7 +67,8 @@ class GatewaySnapshot:
     every client may call everything. `revision` grows with each snapshot that differs from the last
     one. `cors_origins` are the web pages that may call from a browser. `workers_wanted` counts the
     configured workers; one that still starts is not in `pools`. `is_native`: requests go to workers
-    as frames, by the file `module`, which the gateway itself fills in where it has one.
+    as frames, by the file `module`, which the gateway itself fills in where it has one. With
+    `is_leaving` the node is being drained: the gateway is not ready, and answers all the same.
     """
 
     listen: str
@@ -85,3 +86,4 @@ class GatewaySnapshot:
     workers_wanted: int = 0
     is_native: bool = False
     module: str = ""
+    is_leaving: bool = False

@@ -58,7 +58,10 @@ class Sidecar:
 
     def is_ready(self) -> bool:
         """Return whether new requests can be answered."""
-        return self._snapshot is not None and not self._is_draining and can_answer(self._snapshot)
+        snap = self._snapshot
+        if snap is None or self._is_draining or snap.is_leaving:
+            return False
+        return can_answer(snap)
 
     def request_bytes_max(self) -> int:
         """Return the limit of a request's message in bytes."""

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from meshserve.core.values import events, gateway_events, llm_events, llm_spec
+from meshserve.core.values import events, gateway_events, llm_events, llm_spec, nodes
 from tests.core import llm_world
 
 NAMES = ["a", "b", "c"]
@@ -109,9 +109,9 @@ class LlmsMachine(RuleBasedStateMachine):
     def tick(self, seconds: float) -> None:
         self.world.tick(seconds)
 
-    @rule(nodes=st.sampled_from([("n1",), ("n1", "n2")]))
-    def see_nodes(self, nodes: tuple[str, ...]) -> None:
-        self.world.feed(gateway_events.NodesSeen(nodes))
+    @rule(names=st.sampled_from([("n1",), ("n1", "n2")]))
+    def see_nodes(self, names: tuple[str, ...]) -> None:
+        self.world.feed(gateway_events.NodesSeen(tuple(map(nodes.ClusterNode, names))))
 
     @precondition(lambda self: self.world.gateways)
     @rule(data=st.data())

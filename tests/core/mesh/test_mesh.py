@@ -17,11 +17,13 @@ from meshserve.core.values import (
     events,
     gateway_events,
     model,
+    nodes,
     reports,
 )
 from tests.core import world
 
 A = model.ModelId("a")
+N1, N2 = nodes.ClusterNode("n1"), nodes.ClusterNode("n2")
 ENDPOINT = model.Endpoint("n1", "127.0.0.1", 9)
 
 
@@ -44,7 +46,7 @@ def test_nothing_is_started_before_the_configuration_that_is_coming() -> None:
     fresh = mesh.Mesh()
     wanted = desired.Desired(pools=(world.pool(),))
     assert fresh.handle(events.Restored((wanted,), is_config_coming=True), 0.0) == []
-    assert fresh.handle(gateway_events.NodesSeen(("n1",)), 0.0) == []
+    assert fresh.handle(gateway_events.NodesSeen((N1,)), 0.0) == []
     started = fresh.handle(events.AdminRequested("t", events.ConfigApplied(wanted)), 0.0)
     settings = world.pool().settings
     assert started == [
@@ -275,7 +277,7 @@ def test_another_address_reconfigures_the_gateway_and_restarts_nothing(
 
 def test_another_node_gets_a_gateway(mesh_world: world.World) -> None:
     before = len(mesh_world.log)
-    mesh_world.feed(gateway_events.NodesSeen(("n1", "n2")))
+    mesh_world.feed(gateway_events.NodesSeen((N1, N2)))
     assert since(mesh_world, before) == ["StartGateway"]
 
 
@@ -352,7 +354,7 @@ EVENTS = st.one_of(
     st.builds(events.WorkerLost, WORKERS, st.just("killed"), st.integers(0, 3)),
     st.builds(events.WorkerStopped, WORKERS),
     st.builds(events.CopyEnsured, WORKERS, st.just(A), st.sampled_from([None, BROKEN])),
-    st.builds(gateway_events.NodesSeen, st.sampled_from([("n1",), ("n1", "n2"), ()])),
+    st.builds(gateway_events.NodesSeen, st.sampled_from([(N1,), (N1, N2), ()])),
     st.builds(gateway_events.GatewayLost, st.sampled_from(["n1", "n2"]), st.just("gone")),
     st.builds(events.ModelLoadRequested, TICKETS, st.sampled_from("abc"), st.just(A)),
     st.builds(events.ModelUnloadRequested, TICKETS, st.just(A)),
