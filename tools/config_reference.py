@@ -13,6 +13,7 @@ SECTIONS: tuple[tuple[str, type[fields.Section]], ...] = (
     ("top level", schema.Config),
     ("gateway", schema.GatewaySection),
     ("gateway.keys[]", schema.KeySection),
+    ("gateway.placement", schema.GatewayPlacementSection),
     ("registry", schema.RegistrySection),
     ("cache", schema.CacheSection),
     ("ray", schema.RaySection),

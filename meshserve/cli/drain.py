@@ -15,7 +15,7 @@ from meshserve import errors
 from meshserve.cli import connection, terminal, units
 from meshserve.client import admin
 from meshserve.cluster import session
-from meshserve.core.mesh import node_drains
+from meshserve.core.values import nodes
 from meshserve.launch import own_node
 from meshserve.protocol import mesh_status
 
@@ -63,7 +63,7 @@ def drain(
 
     The exit code is 0 once nothing of the mesh runs on the node, and 1 if something still does
     after the time, or if the node can't be drained. The wish stays until `--undo`, or until the
-    node leaves the cluster.
+    node leaves the cluster. Raises typer.BadParameter unless one node is named.
     """
     if (name is None) != is_own:
         raise typer.BadParameter("name one node: --node NAME, or --self")
@@ -73,7 +73,7 @@ def drain(
         for line in words:
             out.print(line, soft_wrap=True)
         if not is_undone:
-            _wait(node, out, time.monotonic() + timeout_s + node_drains.LEAVE_S)
+            _wait(node, out, time.monotonic() + timeout_s + nodes.LEAVE_S)
 
 
 @contextlib.contextmanager
@@ -88,7 +88,7 @@ def _node(name: str | None, endpoint: str | None) -> Iterator[DrainedNode]:
             is_it,
             functools.partial(client.drain_node, name),
             functools.partial(client.end_node_drain, name),
-            GatewayStatus(client, is_it).read,
+            GatewayReader(client, is_it).read,
         )
 
 
@@ -96,7 +96,7 @@ def _is_called(name: str, row: mesh_status.NodeStatus) -> bool:
     return name in (row["id"], row["name"], row["address"]) or row["id"].startswith(name)
 
 
-class GatewayStatus:
+class GatewayReader:
     """Asks another gateway when the one that was asked so far has left with the node."""
 
     def __init__(
@@ -166,10 +166,10 @@ def _progress(node: DrainedNode) -> tuple[str, bool]:
     return f"{row['state']}: {'; '.join(_parts(row['drain']))}", row["state"] == "drained"
 
 
-def _parts(told: mesh_status.DrainStatus) -> Iterator[str]:
-    models = f"{units.number(told['moved'], 'model')} loaded elsewhere"
-    yield models + (f", {told['to_move']} to go" if told["to_move"] else "")
-    if told["failed"] or told["without_room"]:
-        yield f"{told['failed'] + told['without_room']} left to their next request"
-    if told["remaining"]:
-        yield f"still there: {', '.join(told['remaining'])}"
+def _parts(counts: mesh_status.DrainStatus) -> Iterator[str]:
+    models = f"{units.number(counts['moved'], 'model')} loaded elsewhere"
+    yield models + (f", {counts['to_move']} to go" if counts["to_move"] else "")
+    if counts["failed"] or counts["without_room"]:
+        yield f"{counts['failed'] + counts['without_room']} left to their next request"
+    if counts["remaining"]:
+        yield f"still there: {', '.join(counts['remaining'])}"

@@ -28,8 +28,8 @@ REASON = "drained by meshserve"
 
 async def living_nodes() -> tuple[nodes.ClusterNode, ...]:
     """Return all living nodes, by id. Raises Unavailable if Ray does not answer."""
-    found = map(cluster_node, await replica_placement.living_nodes())
-    return tuple(sorted(found, key=lambda node: node.id))
+    living = map(cluster_node, await replica_placement.living_nodes())
+    return tuple(sorted(living, key=lambda node: node.id))
 
 
 def cluster_node(record: Mapping[str, Any]) -> nodes.ClusterNode:

@@ -235,8 +235,6 @@ class Controller:
                 self._watch(command)
             elif isinstance(command, commands.HeldCommand):
                 self._answer_held(command)
-            elif isinstance(command, commands.NodeCommand):
-                self._effects.end_node(command.node)
             else:
                 self._effects.perform(command)
 

@@ -32,7 +32,12 @@ PERMANENT = (errors.InvalidRequest, errors.MissingExtra, errors.Unloadable, erro
 
 logger = logging.getLogger(__name__)
 Queue = serial_queue.SerialQueue[Any]
-ProcessCommand = commands.WorkerCommand | commands.GatewayCommand | commands.ReplicaCommand
+ProcessCommand = (
+    commands.WorkerCommand
+    | commands.GatewayCommand
+    | commands.ReplicaCommand
+    | commands.NodeCommand
+)
 
 
 class Effects:
@@ -79,6 +84,8 @@ class Effects:
                 | commands.WakeReplica()
             ):
                 self._queue("replica", command.replica_id).put(command)
+            case commands.EndNode():
+                tasks.spawn(self._end_node(command.node), f"end node {command.node}")
             case _:
                 self._queue("worker", command.worker_id).put(command)
 
@@ -93,10 +100,6 @@ class Effects:
             queue = serial_queue.SerialQueue(f"{kind} {id_}", performers[kind])
             self._queues[kind, id_] = queue
         return queue
-
-    def end_node(self, node: str) -> None:
-        """Have Ray end a node on which nothing of the mesh runs any more."""
-        tasks.spawn(self._end_node(node), f"end node {node}")
 
     async def _end_node(self, node: str) -> None:
         try:

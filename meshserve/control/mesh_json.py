@@ -31,10 +31,8 @@ def status(view: mesh_view.MeshView, problems: Mapping[str, tuple[str, ...]] = N
 
     `problems` are what of each repository, by its place, is not served.
     """
-    workers_ready = all(
-        worker.is_ready for pool in view.config.pools for worker in view.of_pool(pool.name)
-    )
-    is_ready = workers_ready and view.are_gateways_serving
+    own = (worker for pool in view.config.pools for worker in view.of_pool(pool.name))
+    is_ready = view.are_gateways_serving and all(worker.is_ready for worker in own)
     listen = view.config.gateway.listen
     return {
         "state": "draining" if view.is_draining else "ready" if is_ready else "starting",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshserve import config
-from meshserve.core.mesh import node_drains
+from meshserve.core.values import nodes
 from meshserve.kubernetes import kube_names, pod_config, pod_groups, pod_paths
 
 Manifest = dict[str, Any]
@@ -87,7 +87,7 @@ def worker(settings: config.Config, group: pod_groups.PodGroup) -> Manifest:
     labels = {"meshserve/role": "worker", "meshserve/group": group.name}
     pod = _pod(settings, container, volumes, labels)
     spec = pod["spec"]
-    leave_s = round(node_drains.LEAVE_S) + GRACE_MARGIN_S
+    leave_s = round(nodes.LEAVE_S) + GRACE_MARGIN_S
     spec["terminationGracePeriodSeconds"] = settings.kubernetes.drain_s + leave_s
     spec["topologySpreadConstraints"] = [
         {
@@ -110,7 +110,7 @@ def drain_command(settings: config.Config) -> list[str]:
     connections go elsewhere.
     """
     move_s = settings.kubernetes.drain_s
-    limit_s = move_s + round(node_drains.LEAVE_S)
+    limit_s = move_s + round(nodes.LEAVE_S)
     drain = f"timeout {limit_s} meshserve drain --self --timeout {move_s}"
     return ["sh", "-c", f"{drain} || sleep {UNKNOWN_S}"]
 

@@ -151,8 +151,7 @@ def _read_quarantines(connection: sa.Connection) -> Iterator[containment.CopyQua
 
 
 def _read_draining(connection: sa.Connection) -> Iterator[nodes.NodeDraining]:
-    for row in connection.execute(sa.select(tables.draining)):
-        yield nodes.NodeDraining(row.node, row.move_s, row.is_ended)
+    yield from (nodes.NodeDraining(*row) for row in connection.execute(sa.select(tables.draining)))
 
 
 def _write_of(change: registry_contents.RegistryChange) -> tuple[Write, sa.Table, Row]:  # noqa: C901 - one case for each change

@@ -157,8 +157,8 @@ class FakeCluster(fake_replicas.FakeReplicas):
 
     async def nodes(self) -> tuple[nodes.ClusterNode, ...]:
         """Return the nodes called `node_names`; the first is the head."""
-        first = self.node_names[0] if self.node_names else ""
-        return tuple(nodes.ClusterNode(name, is_head=name == first) for name in self.node_names)
+        numbered = enumerate(self.node_names)
+        return tuple(nodes.ClusterNode(name, is_head=not number) for number, name in numbered)
 
     async def end_node(self, node: str) -> None:
         """Take the node out of `node_names`."""
@@ -180,20 +180,17 @@ class FakeCluster(fake_replicas.FakeReplicas):
         settings: desired.WorkerSettings,
         avoided: frozenset[str] = frozenset(),
     ) -> events.WorkerStarted:
-        """Start a worker on the first node that is not avoided.
-
-        Raises Unavailable while `failing_starts` counts failures for it, or without such a node.
-        """
+        """Start a worker on a node. Raises Unavailable as `failing_starts` says, or without one."""
         self.calls.append(f"start {worker_id}")
         if worker_id in self.workers:
             self.kill(worker_id)
         if self.failing_starts[worker_id] > 0:
             self.failing_starts[worker_id] -= 1
             raise errors.Unavailable(f"{worker_id} can't be started")
-        able = [node for node in self.node_names if node not in avoided]
-        if not able:
+        node = next((name for name in self.node_names if name not in avoided), "")
+        if not node:
             raise errors.Unavailable("all nodes are being drained")
-        worker = FakeWorker(worker_id, settings, next(self._pids), able[0])
+        worker = FakeWorker(worker_id, settings, next(self._pids), node)
         self.workers[worker_id] = worker
         return events.WorkerStarted(worker_id, worker.endpoint, worker.pid)
 

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from meshserve.cli import drain
-from meshserve.core.mesh import node_drains
+from meshserve.core.values import nodes as node_values
 from tests.cli import conftest, fake_mesh
 
 OTHER = "b" * 56
 
 
-def told(moved: int, to_move: int, *remaining: str, **more: int) -> dict[str, Any]:
-    counts = {"moved": moved, "to_move": to_move, "failed": 0, "without_room": 0, **more}
-    return {**counts, "remaining": list(remaining)}
+def counts(moved: int, to_move: int, *remaining: str, **more: int) -> dict[str, Any]:
+    numbers = {"moved": moved, "to_move": to_move, "failed": 0, "without_room": 0, **more}
+    return {**numbers, "remaining": list(remaining)}
 
 
 @pytest.fixture
@@ -48,10 +48,10 @@ def test_it_waits_and_tells_how_it_goes_on(
     play(
         fake,
         nodes[1],
-        ("moving", told(1, 7, "worker default-1", "its gateway")),
-        ("moving", told(8, 0, "worker default-1", "its gateway")),
-        ("leaving", told(8, 0, "its gateway", failed=1, without_room=2)),
-        ("drained", told(8, 0)),
+        ("moving", counts(1, 7, "worker default-1", "its gateway")),
+        ("moving", counts(8, 0, "worker default-1", "its gateway")),
+        ("leaving", counts(8, 0, "its gateway", failed=1, without_room=2)),
+        ("drained", counts(8, 0)),
     )
     done = run("drain", "--node", name, "--timeout", "9")
     assert done.exit_code == 0
@@ -77,8 +77,8 @@ def test_it_fails_when_the_node_is_not_drained_in_time(
     nodes: list[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(node_drains, "LEAVE_S", 0.0)
-    play(fake, nodes[1], ("leaving", told(0, 0, "worker default-1")))
+    monkeypatch.setattr(node_values, "LEAVE_S", 0.0)
+    play(fake, nodes[1], ("leaving", counts(0, 0, "worker default-1")))
     done = run("drain", "--node", "box", "--timeout", "0")
     assert (done.exit_code, "still there: worker default-1" in done.stderr) == (1, True)
 
@@ -95,7 +95,7 @@ def test_a_node_that_leaves_is_drained(
 def test_a_wish_that_another_takes_back_ends_the_wait(
     run: conftest.Run, fake: fake_mesh.FakeMesh, nodes: list[Any]
 ) -> None:
-    play(fake, nodes[1], ("moving", told(0, 1)), ("ready", None))
+    play(fake, nodes[1], ("moving", counts(0, 1)), ("ready", None))
     done = run("drain", "--node", "box")
     assert (done.exit_code, "used again" in done.stderr) == (1, True)
 
@@ -128,9 +128,9 @@ def test_another_gateway_is_asked_when_the_asked_one_leaves_with_its_node(
         port = other.endpoint.rpartition(":")[2]
         fake.state["gateways"][0].update(node=nodes[0]["id"], listen=f"0.0.0.0:{port}")
         other.state["nodes"] = [
-            fake_mesh.node(OTHER, name="box", state="drained", drain=told(3, 0))
+            fake_mesh.node(OTHER, name="box", state="drained", drain=counts(3, 0))
         ]
-        scenes = iter([("moving", told(0, 3))])
+        scenes = iter([("moving", counts(0, 3))])
         answer = fake.status
 
         def status() -> dict[str, Any]:

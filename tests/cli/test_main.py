@@ -28,6 +28,7 @@ def test_help_lists_the_commands_in_order(run: conftest.Run) -> None:
         0,
         [
             "up",
+            "drain",
             "down",
             "status",
             "top",

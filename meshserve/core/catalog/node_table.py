@@ -37,12 +37,12 @@ class NodeTable:
         Raises InvalidRequest if none is called so, or more than one.
         """
         exact = [node for node in self.seen if text in (node.id, node.name, node.address)]
-        found = exact or [node for node in self.seen if text and node.id.startswith(text)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            listed = ", ".join(map(str, found))
-            raise errors.InvalidRequest(f"{len(found)} nodes are called {text!r}: {listed}")
+        called = exact or [node for node in self.seen if text and node.id.startswith(text)]
+        if len(called) == 1:
+            return called[0]
+        if called:
+            listed = ", ".join(map(str, called))
+            raise errors.InvalidRequest(f"{len(called)} nodes are called {text!r}: {listed}")
         listed = ", ".join(map(str, self.seen)) or "none"
         raise errors.InvalidRequest(f"no node is called {text!r}; there are: {listed}")
 

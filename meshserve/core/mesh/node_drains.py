@@ -26,10 +26,6 @@ from meshserve.core.values import commands, desired, events, nodes
 NOTICE_S = 5.0
 """How long at least a gateway is not ready and answers all the same: balancers ask at intervals."""
 
-LEAVE_S = 45.0
-"""What a drain may take beside the time that copies and engines have to move: requests under way
-have 30 s, and then processes end."""
-
 
 class DrainPhase(enum.StrEnum):
     """How far the drain of a node has come. Users see these words."""

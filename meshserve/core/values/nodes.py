@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+LEAVE_S = 45.0
+"""What a drain may take beside the time that copies and engines have to move: requests under way
+have 30 s, and then processes end."""
+
 
 class ClusterNode(NamedTuple):
     """One machine. `name` and `address` are what its operator calls it; `id` is Ray's."""

@@ -27,8 +27,8 @@ def three() -> Iterator[world.World]:
 
 def worker_on(mesh_world: world.World, node: str) -> str:
     """Return the worker that runs on the node."""
-    (found,) = (id_ for id_, process in mesh_world.processes.items() if process.node == node)
-    return found
+    (worker_id,) = (id_ for id_, process in mesh_world.processes.items() if process.node == node)
+    return worker_id
 
 
 def report_all(mesh_world: world.World) -> None:
