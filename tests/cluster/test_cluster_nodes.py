@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from meshserve import errors
 from meshserve.cluster import cluster_nodes
 from meshserve.core.values import nodes
 
@@ -34,9 +33,3 @@ async def test_the_only_node_of_a_ray_of_ours_is_its_head() -> None:
     (node,) = await cluster_nodes.living_nodes()
     assert node.is_head
     assert node.address == "127.0.0.1"
-
-
-@pytest.mark.usefixtures("ray_session")
-async def test_a_node_that_ray_does_not_know_can_not_be_ended() -> None:
-    with pytest.raises(errors.Unavailable, match="Ray"):
-        await cluster_nodes.end_node("no hexadecimal id")
