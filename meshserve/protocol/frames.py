@@ -82,14 +82,6 @@ class _Head(NamedTuple):
     size_bytes: int  # of the whole frame
 
 
-class _Request(NamedTuple):
-    serial: int
-    method: str
-    path: bytes
-    headers: FrameHeaders
-    body: bytes
-
-
 class FrameConnection(asyncio.Protocol):
     """One connection that carries frames. Wrong bytes end it: nobody can tell what follows them."""
 
@@ -123,9 +115,12 @@ class FrameConnection(asyncio.Protocol):
         self._was_heard = True
         try:
             if self._task is None and not self._parts and len(data) >= HEAD_BYTES:
-                head = _read_head(data)
-                if head.size_bytes == len(data):
-                    self._answer(_request(head, data, data[head.body_start :]))
+                # Nearly all frames come whole. What is here already needs no limits.
+                magic, version, flags, serial, block_bytes, body_bytes = REQUEST.unpack_from(data)
+                body_start = HEAD_BYTES + block_bytes
+                is_whole = body_start + body_bytes == len(data)
+                if is_whole and magic == MAGIC and version == VERSION:
+                    self._answer(flags, serial, data[HEAD_BYTES:body_start], data[body_start:])
                     return
             self._keep(data)
         except FrameRefused:
@@ -148,42 +143,53 @@ class FrameConnection(asyncio.Protocol):
             raise FrameRefused("two requests came at once")
         parts, self._parts, self._size_bytes, self._head = self._parts, [], 0, None
         if head.size_bytes < http_protocol.LARGE_BYTES:
-            frame = b"".join(parts)
-            self._answer(_request(head, frame, frame[head.body_start :]))
+            self._answer(head.flags, head.serial, *_joined(head, parts))
         else:
             self._task = tasks.spawn(self._join_and_answer(head, parts), "request")
 
     # Answering
 
-    def _answer(self, request: _Request) -> None:
-        outcome = self._handle(request)
+    def _answer(self, flags: int, serial: int, block: bytes, body: bytes) -> None:
+        """Answer a request, at once or by a task. Raises FrameRefused."""
+        outcome = self._handle(flags, block, body)
         if isinstance(outcome, tuple):
-            self._write(request.serial, outcome)
+            self._write(serial, outcome)
         else:
-            self._task = tasks.spawn(self._answer_later(request.serial, outcome), "request")
+            self._task = tasks.spawn(self._answer_later(serial, outcome), "request")
 
-    def _handle(self, request: _Request) -> http_protocol.Answer | Awaitable[http_protocol.Answer]:
-        _, method, path, headers, body = request
-        if not self._secret:
-            return self._handler(method, path, headers, body)
-        known = mesh_secret.take(self._secret, list(headers))
-        if known is None:
-            return guarded_connection.REFUSED
-        return self._handler(method, path, known, body)
+    def _handle(
+        self, flags: int, block: bytes, body: bytes
+    ) -> http_protocol.Answer | Awaitable[http_protocol.Answer]:
+        """Return what the handler returns. Raises FrameRefused."""
+        lines = block.split(b"\n", 2)
+        if len(lines) < len(("method", "path", "headers")):
+            raise FrameRefused("a request without a method and a path")
+        name, target, rest = lines
+        headers: Sequence[http_protocol.Header] = FrameHeaders(
+            rest, needs_reading=flags & HEADERS_COUNT != 0
+        )
+        if self._secret:
+            known = mesh_secret.take(self._secret, list(headers))
+            if known is None:
+                return guarded_connection.REFUSED
+            headers = known
+        path = target.partition(b"?")[0] if b"?" in target else target
+        return self._handler(_method(name), path, headers, body)
 
     async def _join_and_answer(self, head: _Head, parts: list[bytes]) -> None:
         """Answer a large request, which is joined in a thread: it would hold up all others."""
+        block, body = await asyncio.to_thread(_joined, head, parts)
+        parts.clear()
         try:
-            request = await asyncio.to_thread(_joined, head, parts)
+            outcome = self._handle(head.flags, block, body)
         except FrameRefused:
             self._transport.abort()
             return
-        parts.clear()
-        outcome = self._handle(request)
+        # The handler holds it for as long as it is needed.
+        del body
         if isinstance(outcome, tuple):
             self._finish(head.serial, outcome)
         else:
-            del request
             await self._answer_later(head.serial, outcome)
 
     async def _answer_later(self, serial: int, outcome: Awaitable[http_protocol.Answer]) -> None:
@@ -254,24 +260,14 @@ def _read_head(data: bytes) -> _Head:
     return _Head(flags, serial, body_start, body_start + body_bytes)
 
 
-def _request(head: _Head, front: bytes, body: bytes) -> _Request:
-    """Return the request whose frame begins with `front`. Raises FrameRefused."""
-    lines = front[HEAD_BYTES : head.body_start].split(b"\n", 2)
-    if len(lines) < len(("method", "path", "headers")):
-        raise FrameRefused("a request without a method and a path")
-    method, target, block = lines
-    headers = FrameHeaders(block, needs_reading=bool(head.flags & HEADERS_COUNT))
-    return _Request(head.serial, _method(method), target.partition(b"?")[0], headers, body)
-
-
-def _joined(head: _Head, parts: list[bytes]) -> _Request:
-    """Return the request whose frame came in these parts. Raises FrameRefused."""
+def _joined(head: _Head, parts: list[bytes]) -> tuple[bytes, bytes]:
+    """Return the block and the body of a frame that came in these parts."""
     front, used = b"", 0
     while len(front) < head.body_start:
         front += parts[used]
         used += 1
     body = b"".join((front[head.body_start :], *parts[used:]))
-    return _request(head, front, body)
+    return front[HEAD_BYTES : head.body_start], body
 
 
 @functools.lru_cache(maxsize=16)

@@ -21,6 +21,9 @@ import yaml
 from tests import support
 
 TAG = "MESHSERVE_TEST"
+NATIVE = "MESHSERVE_TEST_NATIVE"
+"""The variable with `gateway.native` of all meshes of tests: `auto` tries frames everywhere."""
+
 READY_S = 90.0
 PROGRAM = Path(sys.executable).with_name("meshserve")
 
@@ -105,7 +108,9 @@ def mesh(
     home.mkdir(exist_ok=True)
     listen = f"127.0.0.1:{support.free_port()}"
     # Tests register files over HTTP as their owner does by the command line.
-    gateway = {"file_roots": ["/"], **document.get("gateway", {}), "listen": listen}
+    native = os.environ.get(NATIVE, "off")
+    gateway: dict[str, Any] = {"file_roots": ["/"], "native": native}
+    gateway |= {**document.get("gateway", {}), "listen": listen}
     document = {**document, "gateway": gateway}
     (home / "config.yaml").write_text(yaml.safe_dump(document))
     tag = uuid.uuid4().hex
