@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from meshserve import config, errors
-from meshserve.launch import compose, lifecycle, mesh_file, state_lock
+from meshserve.launch import lifecycle, mesh_file, process_start, state_lock
 
 POLL_S = 0.1
 
@@ -33,7 +33,7 @@ def _start_process(state_dir: Path, config_path: str) -> str:
     state_lock.refuse_if_held(state_dir)
     # A Ray cluster of our own ends with the process that started it, so this one must stay.
     log = mesh_file.logs_dir(state_dir) / "up.log"
-    os.umask(compose.PRIVATE_UMASK)
+    os.umask(process_start.PRIVATE_UMASK)
     with state_lock.telling_the_folder(state_dir):
         log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:

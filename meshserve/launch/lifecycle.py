@@ -21,6 +21,7 @@ from meshserve.launch import (
     compose,
     leftovers,
     mesh_file,
+    process_start,
     secret_file,
     start_checks,
     start_status,
@@ -110,7 +111,7 @@ def up(
     Raises a MeshError with the reason if it cannot start; nothing is left running then.
     """
     # Ray's processes, and ours below them, inherit it.
-    os.umask(compose.PRIVATE_UMASK)
+    os.umask(process_start.PRIVATE_UMASK)
     with contextlib.ExitStack() as stack:
         stack.enter_context(state_lock.held(settings.state_dir))
         if address is None:

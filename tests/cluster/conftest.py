@@ -13,7 +13,7 @@ import pytest
 
 from meshserve.cluster import ray_cluster, session
 from meshserve.core.values import desired, model
-from meshserve.launch import compose
+from meshserve.launch import gateway_start, worker_start
 from meshserve.logs import log_files
 from tests import support
 from tests.cluster import engines
@@ -60,8 +60,8 @@ def settings(tmp_path: Path) -> Any:
 def makers(run_dir: str, tmp_path: Path) -> Any:
     logs = log_files.LogPlan(str(tmp_path / "logs"))
     return ray_cluster.Makers(
-        worker=functools.partial(compose.build_worker, logs),
-        gateway=functools.partial(compose.build_gateway, logs, SECRET),
+        worker=functools.partial(worker_start.build_worker, logs),
+        gateway=functools.partial(gateway_start.build_gateway, logs, SECRET),
         replica=engines.make,
         run_dir=run_dir,
         secret=SECRET,

@@ -129,6 +129,16 @@ async def test_a_gateway_moves_to_another_port(mesh: conftest.Mesh) -> None:
         )
 
 
+async def test_a_running_gateway_changes_its_way_to_workers(run_dir: str, module_dir: str) -> None:
+    async with conftest.running(run_dir, module_dir=module_dir, is_native=False) as mesh:
+        for is_native in (False, True, False, True):
+            await mesh.gateway.apply(replace(mesh.snapshot, is_native=is_native))
+            assert mesh.gateway.report("n1").native == ("on" if is_native else "off")
+            asked = [mesh.call(first_field(b"%d" % number)) for number in range(50)]
+            assert len(await asyncio.gather(*asked)) == 50
+            assert (await mesh.http.get("/v2/models/a")).status_code == 200
+
+
 async def test_envoys_module_is_left_out_after_crashes(run_dir: str, module_dir: str) -> None:
     async with conftest.running(run_dir, module_dir=module_dir) as mesh:
         assert mesh.gateway.report("n1").native == "on"
