@@ -31,12 +31,11 @@ def status(view: mesh_view.MeshView, problems: Mapping[str, tuple[str, ...]] = N
 
     `problems` are what of each repository, by its place, is not served.
     """
-    own = (worker for pool in view.config.pools for worker in view.of_pool(pool.name))
-    is_ready = view.are_gateways_serving and all(worker.is_ready for worker in own)
     listen = view.config.gateway.listen
     return {
-        "state": "draining" if view.is_draining else "ready" if is_ready else "starting",
+        "state": _mesh_state(view),
         "endpoint": listen,
+        "routed": view.are_gateways_serving,
         "pools": [
             {
                 "name": pool.name,
@@ -88,6 +87,14 @@ def _worker(worker: mesh_view.WorkerView) -> Json:
         "private_bytes": report.private_bytes if report else 0,
         **(report.counters if report else reports.NO_COUNTS)._asdict(),
     }
+
+
+def _mesh_state(view: mesh_view.MeshView) -> str:
+    workers_ready = all(
+        worker.is_ready for pool in view.config.pools for worker in view.of_pool(pool.name)
+    )
+    is_ready = workers_ready and view.are_gateways_serving
+    return "draining" if view.is_draining else "ready" if is_ready else "starting"
 
 
 def _gateway(gateway: mesh_view.GatewayView, listen: str) -> Json:

@@ -209,13 +209,15 @@ class RepositoryStatus(TypedDict):
 class MeshStatus(TypedDict):
     """The answer of `GET /mesh/v1/status`. `state` is `starting`, `ready` or `draining`.
 
-    `mesh_id` is that of the mesh's registry: it stays when the mesh starts again.
+    `mesh_id` is that of the mesh's registry: it stays when the mesh starts again. `routed` says
+    whether all gateways know every worker that is ready.
     """
 
     version: str
     mesh_id: str
     state: str
     endpoint: str
+    routed: bool
     pools: list[PoolStatus]
     gateways: list[GatewayStatus]
     models: ModelCounts

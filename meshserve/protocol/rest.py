@@ -12,7 +12,14 @@ import numpy as np
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.protocol import error_responses, inference, json_tensors, parameters, tensors
+from meshserve.protocol import (
+    error_responses,
+    inference,
+    json_tensors,
+    parameters,
+    request_parts,
+    tensors,
+)
 
 LENGTH = b"inference-header-content-length"
 # More digits are no size of a body, and `int` is slow with very many.
@@ -34,7 +41,7 @@ class RestCall:
 def decode_infer(body: bytes, headers: Iterable[error_responses.Header]) -> RestCall:
     """Return the call in a body, without its model, which the URL names. Raises InvalidRequest."""
     size = json_bytes(headers, len(body))
-    document = json_tensors.parse_object(body[:size])
+    document = _document(body[:size])
     reader = _BinaryReader(body[size:])
     inputs: dict[str, inference.WireTensor] = {}
     sent = _objects(document, "inputs")
@@ -71,6 +78,13 @@ def decode_infer(body: bytes, headers: Iterable[error_responses.Header]) -> Rest
     is_binary = said.get("binary_data_output") is True
     binary = {name: value for name, value in requested.items() if isinstance(value, bool)}
     return RestCall(call, is_binary, binary)
+
+
+def _document(text: bytes) -> dict[str, Any]:
+    document = json_tensors.parse_object(text)
+    if len(text) >= request_parts.BIG_BYTES_MIN:
+        request_parts.check_v2(document)
+    return document
 
 
 def json_bytes(headers: Iterable[error_responses.Header], size_bytes: int) -> int:

@@ -13,7 +13,14 @@ import numpy as np
 
 from meshserve import errors
 from meshserve.core.values import model
-from meshserve.protocol import inference, json_tensors, tensors, v1_open, v1_tables
+from meshserve.protocol import (
+    inference,
+    json_tensors,
+    request_parts,
+    tensors,
+    v1_open,
+    v1_tables,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,8 @@ def decode_predict(body: bytes, signature: model.Signature) -> PredictCall:
     if instances is None and signature.table is not None and _are_frames(columns):
         # KServe's LightGBM server takes a list of frames under this name too.
         instances, columns = columns, None
+    if len(body) >= request_parts.BIG_BYTES_MIN:
+        request_parts.check_v1(instances, columns)
     inputs = _inputs(instances, columns, signature)
     outputs = _requested(document)
     if signature.table is not None and not outputs:

@@ -25,7 +25,10 @@ async def kill_worker(arena: world.World, chance: random.Random) -> None:
         felt = arena.judge.allow("kill worker", FELT_S)
         world.send_signal(worker["pid"], signal.SIGKILL)
         felt.back_s = await arena.until(
-            lambda status: _is_another(world.workers_of(status).get(worker["id"]), worker["pid"]),
+            lambda status: (
+                status["routed"]
+                and _is_another(world.workers_of(status).get(worker["id"]), worker["pid"])
+            ),
             f"{worker['id']} is back",
         )
 
@@ -40,7 +43,9 @@ async def stop_worker(arena: world.World, chance: random.Random) -> None:
         felt = arena.judge.allow("stop worker", FELT_S)
         await _stopped(worker["pid"], chance.uniform(1, 6))
         felt.back_s = await arena.until(
-            lambda status: _is_alive(world.workers_of(status).get(worker["id"])),
+            lambda status: (
+                status["routed"] and _is_alive(world.workers_of(status).get(worker["id"]))
+            ),
             f"{worker['id']} is ready",
         )
 

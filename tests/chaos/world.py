@@ -26,6 +26,8 @@ PADDING_BYTES = 10 << 20
 BACK_S = 180.0
 """Longer than any process takes to come back on a busy machine."""
 POLL_S = 0.1
+CHECKED_S = 2.0
+"""By then Envoy has asked a worker that is back about its health."""
 PASSING = {0, 503, 504}
 """Statuses of management requests that say nothing of the change: it is asked for again."""
 
@@ -238,7 +240,10 @@ class World:
 
     @contextlib.asynccontextmanager
     async def struck_worker(self, chance: random.Random) -> AsyncIterator[dict[str, Any]]:
-        """Yield a ready worker that no other fault has; it counts as away until the end."""
+        """Yield a ready worker that no other fault has; it counts as away until the end.
+
+        That is when all gateways know again every worker: until then nobody asks it.
+        """
         async with self._may_strike:
             workers = [
                 worker
@@ -251,6 +256,7 @@ class World:
             self._struck.add(chosen["id"])
             try:
                 yield chosen
+                await asyncio.sleep(CHECKED_S)
             finally:
                 self._struck.discard(chosen["id"])
 

@@ -174,9 +174,11 @@ def test_a_mesh_is_ready_once_its_gateways_know_the_workers(mesh_world: world.Wo
         worker["state"] == "ready"
         for worker in mesh_json.status(mesh_world.mesh.view())["pools"][0]["workers"]
     )
-    assert mesh_json.status(mesh_world.mesh.view())["state"] == "starting"
+    known = mesh_json.status(mesh_world.mesh.view())
+    assert (known["state"], known["routed"]) == ("starting", False)
     mesh_world.settle()
-    assert mesh_json.status(mesh_world.mesh.view())["state"] == "ready"
+    known = mesh_json.status(mesh_world.mesh.view())
+    assert (known["state"], known["routed"]) == ("ready", True)
 
 
 def test_a_worker_that_is_lost_says_why(mesh_world: world.World) -> None:

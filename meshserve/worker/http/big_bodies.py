@@ -43,6 +43,9 @@ THREADS_MAX = 4
 SAMPLED_TEXTS_MAX = 1024
 """Texts whose lengths are counted to estimate the size of an output."""
 
+MESSAGE_CHARS_MAX = 10_000
+"""An error that repeats what is wrong in a big body would be as big."""
+
 QUOTED_BYTES = 3
 """Two quotes and a comma."""
 
@@ -119,6 +122,8 @@ def run_order() -> None:
         result = function(*arguments)
     except errors.MeshError as raised:
         error = raised
+        if len(raised.message) > MESSAGE_CHARS_MAX:
+            error = type(raised)(f"{raised.message[:MESSAGE_CHARS_MAX]} …")
     body_pickles.write((error, result), sys.stdout.buffer)
 
 

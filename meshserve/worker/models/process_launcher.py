@@ -55,6 +55,11 @@ class _Launch:
     log: int
     answer: Future[None]
 
+    def close_descriptors(self) -> None:
+        """Close the process's own ends, once it has them or will never be."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
 
 _Request = _Launch | isolated_process.IsolatedProcess | None
 """A process to start, a process to kill, or the end of everything."""
@@ -88,6 +93,7 @@ class ProcessLauncher:
         self._pending: collections.deque[_Launch] = collections.deque()
         self._logs: set[int] = set()
         self._is_closed = False
+        self._has_ended = False
         self._thread = threading.Thread(target=self._run, name="model processes", daemon=True)
         self._thread.start()
 
@@ -137,6 +143,18 @@ class ProcessLauncher:
         self._requests.put(request)
         with contextlib.suppress(OSError):  # closed: then every process is dead
             self._waking.send(b"r")
+        # Asked after `put`, so that either the thread or this one takes the request.
+        if self._has_ended:
+            self._refuse_late_requests()
+
+    def _refuse_late_requests(self) -> None:
+        """Refuse the starts that came behind the order to close: a worker may close meanwhile."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                request = self._requests.get_nowait()
+                if isinstance(request, _Launch):
+                    request.close_descriptors()
+                    _refuse(request, "the worker is closing")
 
     def server_bytes(self) -> int:
         """Return the memory of the fork server, 0 if it does not run."""
@@ -163,6 +181,8 @@ class ProcessLauncher:
         self._selector.close()
         self._waking.close()
         self._woken.close()
+        self._has_ended = True
+        self._refuse_late_requests()
 
     def _take_requests(self) -> None:
         self._woken.recv(fork_server.MESSAGE_BYTES_MAX)
@@ -187,8 +207,7 @@ class ProcessLauncher:
             logger.exception("the program that starts models' processes does not answer")
             self._lose_server()
         finally:
-            for descriptor in launch.descriptors:
-                os.close(descriptor)
+            launch.close_descriptors()
 
     def _started_channel(self) -> socket.socket:
         if self._channel is None:

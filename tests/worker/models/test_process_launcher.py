@@ -67,6 +67,29 @@ def test_starts_and_ends_leave_nothing_behind(started: Started) -> None:
     assert started.launcher.processes == {}
 
 
+def test_a_launcher_that_closes_refuses_starts_and_leaves_no_descriptor() -> None:
+    before = descriptors()
+    starting = Started()
+    starting.launch().discard("the fork server has started")
+
+    def launch_often() -> None:
+        while True:
+            starting.launch().discard("enough")
+
+    def launch_until_refused() -> None:
+        with pytest.raises(errors.LoadFailed, match=r"closing|has ended"):
+            launch_often()
+
+    threads = [threading.Thread(target=launch_until_refused) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    starting.launcher.close()
+    launch_until_refused()
+    for thread in threads:
+        thread.join()
+    support.wait_until(lambda: descriptors() <= before)
+
+
 def test_a_closed_launcher_has_no_process_and_no_descriptor() -> None:
     before = descriptors()
     starting = Started()
