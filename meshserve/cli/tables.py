@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich import box
-from rich.console import Console, Group, JustifyMethod, RenderableType
-from rich.measure import Measurement
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from meshserve.cli import units
+from meshserve.cli import column_fit, node_rows, units
 from meshserve.protocol import mesh_status
 
 Row = Mapping[str, Any]
+LETTERS = node_rows.LETTERS
 
 WIDE = 110
 LEADING_WIDTH_MAX = 40
-NODE_LETTERS = 12
-"""How many of a node id's 56 letters are shown, as in Ray's own listings."""
-
-GAP = 3
-"""The width between two columns of a table with the box SIMPLE_HEAD, in terminal columns."""
-
-# A console for measuring cells; nothing is printed on it.
-MEASURE = Console(width=1000, file=io.StringIO())
 # Widths of memory bars, by whether the terminal is wide and whether GPU memory has a column too.
 BAR_WIDTHS = {(True, False): 12, (True, True): 6, (False, False): 8, (False, True): 0}
 STYLES = {
@@ -37,6 +28,9 @@ STYLES = {
     "loading": "yellow",
     "evicting": "yellow",
     "draining": "yellow",
+    "moving": "yellow",
+    "leaving": "yellow",
+    "drained": "cyan",
     "parked": "cyan",
     "asleep": "cyan",
     "absent": "dim",
@@ -69,41 +63,24 @@ def table(columns: Sequence[Column], rows: Sequence[Any], width: int) -> Table:
 
     Columns are dropped until the table fits; the leading one may take several lines.
     """
-    cells = [[_text(column.cell(row)) for row in rows] for column in columns]
+    cells = [[column_fit.as_text(column.cell(row)) for row in rows] for column in columns]
     widths = [
-        max([len(column.title), *map(_width, column_cells)])
+        max([len(column.title), *map(column_fit.cell_width, column_cells)])
         for column, column_cells in zip(columns, cells, strict=True)
     ]
     # A long name is folded, so that it does not push other columns out.
     widths[0] = min(widths[0], LEADING_WIDTH_MAX)
     # Columns are dropped whole: cells that are cut or wrapped are harder to read than missing ones.
-    shown = _fitting(columns, widths, width)
+    shown = column_fit.fitting([column.dropped for column in columns], widths, width)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for index in shown:
         justify: JustifyMethod = "right" if columns[index].is_number else "left"
         grid.add_column(columns[index].title, justify=justify, no_wrap=index > 0, overflow="fold")
-    for row in zip(*(cells[index] for index in shown), strict=True):
-        grid.add_row(*row)
+    # A line above each row that names another place; the first has the head's.
+    begins = [isinstance(row, Mapping) and bool(row.get("place")) for row in rows]
+    for number, row in enumerate(zip(*(cells[index] for index in shown), strict=True)):
+        grid.add_row(*row, end_section=any(begins[number + 1 : number + 2]))
     return grid
-
-
-def _fitting(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
-    """Return the indices of the columns that fit."""
-    shown = list(range(len(columns)))
-    # Of columns with the same `dropped` the rightmost is left out first.
-    for index in sorted(shown, key=lambda index: (-columns[index].dropped, -index)):
-        if columns[index].dropped and sum(widths[other] + GAP for other in shown) - GAP > width:
-            shown.remove(index)
-    return shown
-
-
-def _text(cell: RenderableType) -> RenderableType:
-    # As text: in a plain string rich would take `churn[beta]` for markup.
-    return Text(cell) if isinstance(cell, str) else cell
-
-
-def _width(cell: RenderableType) -> int:
-    return Measurement.get(MEASURE, MEASURE.options, cell).maximum
 
 
 def memory(used_bytes: int, budget_bytes: int, bar_width: int) -> RenderableType:
@@ -143,7 +120,7 @@ def status(answer: mesh_status.MeshStatus, endpoint: str, width: int) -> Rendera
         Text(""),
         table(worker_columns(answer, width), list(workers(answer)), width),
         Text(""),
-        table(GATEWAY_COLUMNS, answer["gateways"], width),
+        _gateways(answer, width),
         Text(""),
         _models_line(answer),
         # What a mesh of an earlier version does not send counts as empty.
@@ -156,6 +133,18 @@ def status(answer: mesh_status.MeshStatus, endpoint: str, width: int) -> Rendera
         *_problem_lines(answer),
         *reasons(named_rows),
     )
+
+
+def _gateways(answer: mesh_status.MeshStatus, width: int) -> RenderableType:
+    if not node_rows.has_several(answer):
+        return table(GATEWAY_COLUMNS, answer["gateways"], width)
+    nodes = list(node_rows.gateways(answer))
+    columns = [column for column in NODE_COLUMNS if column.title != "drain" or _is_draining(nodes)]
+    return table(columns, nodes, width)
+
+
+def _is_draining(nodes: Sequence[Row]) -> bool:
+    return any(row["drain"] for row in nodes)
 
 
 def _quarantine_lines(answer: mesh_status.MeshStatus) -> Iterator[Text]:
@@ -218,10 +207,13 @@ def reasons(named_rows: Sequence[tuple[str, Row]]) -> list[RenderableType]:
 
 
 def workers(answer: mesh_status.MeshStatus) -> Iterator[Row]:
-    """Yield every worker with its pool's name and device."""
-    for pool in answer["pools"]:
-        for worker in pool["workers"]:
-            yield {**worker, "pool": pool["name"], "device": pool["device"]}
+    """Yield every worker with its pool's name and device, by node if there are several."""
+    rows: list[Row] = [
+        {**worker, "pool": pool["name"], "device": pool["device"]}
+        for pool in answer["pools"]
+        for worker in pool["workers"]
+    ]
+    yield from node_rows.by_node(answer, rows) if node_rows.has_several(answer) else rows
 
 
 def worker_columns(answer: mesh_status.MeshStatus, width: int) -> list[Column]:
@@ -234,10 +226,14 @@ def worker_columns(answer: mesh_status.MeshStatus, width: int) -> list[Column]:
             lambda row: memory(row["booked_bytes"]["gpu"], row["budget_bytes"]["gpu"], bar_width),
         )
     ]
+    has_nodes = node_rows.has_several(answer)
+    places = [Column("node", lambda row: row["place"])] if has_nodes else []
+    ids = [] if has_nodes else [Column("node", lambda row: row["node"][:LETTERS], dropped=2)]
     return [
+        *places,
         Column("worker", lambda row: row["id"]),
         Column("state", lambda row: state(row["state"])),
-        Column("node", lambda row: row["node"][:NODE_LETTERS], dropped=2),
+        *ids,
         Column("device", lambda row: row["device"], dropped=2),
         Column("models", _resident, is_number=True),
         Column(
@@ -264,13 +260,23 @@ def _resident(row: Row) -> str:
 
 
 GATEWAY_COLUMNS = (
-    Column("gateway", lambda row: row["node"][:NODE_LETTERS]),
+    Column("gateway", lambda row: row["node"][:LETTERS]),
     Column("state", lambda row: state(row["state"])),
     Column("listen", lambda row: row["listen"]),
-    Column("pid", lambda row: str(row["pid"]), dropped=2, is_number=True),
-    Column("envoy", lambda row: str(row["envoy_pid"]), dropped=2, is_number=True),
+    Column("pid", lambda row: str(row.get("pid", "")), dropped=2, is_number=True),
+    Column("envoy", lambda row: str(row.get("envoy_pid", "")), dropped=2, is_number=True),
     Column("restarts", lambda row: units.count(row["restarts"]), is_number=True),
-    Column("frames", lambda row: row["native"], dropped=1),
+    Column("frames", lambda row: row.get("native", ""), dropped=1),
+)
+
+
+NODE_COLUMNS = (
+    Column("node", lambda row: row["name"]),
+    Column("id", lambda row: row["id"], dropped=2),
+    Column("state", lambda row: state(row["node_state"])),
+    Column("drain", lambda row: row["drain"], dropped=1),
+    Column("gateway", lambda row: state(row["state"]) if row["state"] else "–"),
+    *GATEWAY_COLUMNS[2:],
 )
 
 

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from meshserve import errors
-from meshserve.cli import connection, deltas, llm_tables, tables, terminal, units
+from meshserve.cli import connection, deltas, llm_tables, node_rows, tables, terminal, units
 from meshserve.client import admin
 from meshserve.protocol import mesh_status
 
@@ -91,7 +91,10 @@ def _other_lines(status: mesh_status.MeshStatus) -> int:
     """Return the number of lines on the screen that do not show models."""
     # An LLM that is not ready has a second line, for the reason.
     llms = sum(1 + bool(llm["reason"]) for llm in status["llms"])
-    return FIXED_LINES + len(list(tables.workers(status))) + (llms and FIXED_LLM_LINES + llms)
+    # A line between each two nodes.
+    rows = list(tables.workers(status))
+    lines = len(rows) + sum(bool(row.get("place")) for row in rows[1:])
+    return FIXED_LINES + lines + (llms and FIXED_LLM_LINES + llms)
 
 
 def _sample(client: admin.AdminClient) -> Sample:
@@ -158,6 +161,8 @@ def _worker_columns(
 ) -> list[tables.Column]:
     kept = {column.title: column for column in tables.worker_columns(status, width)}
     return [
+        # Of a single node nothing is to be told.
+        *([kept["node"]._replace(dropped=1)] if node_rows.has_several(status) else []),
         kept["worker"],
         kept["state"],
         tables.Column(
