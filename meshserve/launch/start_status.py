@@ -56,14 +56,20 @@ def starting_llms(status: mesh_status.MeshStatus) -> list[str]:
 
 
 def failures(status: mesh_status.MeshStatus | None) -> str:
-    """Return the workers and gateways that are not ready, as the end of an error message."""
+    """Return what is not ready and why, and how much is, as the end of an error message."""
     if status is None:
         return ": the controller does not answer"
     workers: list[Mapping[str, Any]] = [
         worker for pool in status["pools"] for worker in pool["workers"]
     ]
-    return "".join(
-        f"; {part.get('id', 'gateway')}: {part['reason'] or part['state']}"
-        for part in (*workers, *status["gateways"])
+    gateways = status["gateways"]
+    missing = [
+        f"{part.get('id', 'gateway')}: {part['reason'] or part['state']}"
+        for part in (*workers, *gateways)
         if part["state"] != "ready"
-    )
+    ]
+    nodes = len(status["nodes"])
+    if nodes and not gateways:
+        missing.append(f"gateway: none of the {nodes} nodes has the labels of gateway.placement")
+    ready = f"{_count_ready(workers)} of {len(workers)} workers are ready"
+    return "".join(f"; {words}" for words in (*missing, ready))

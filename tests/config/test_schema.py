@@ -100,6 +100,26 @@ def test_a_wrong_placement_is_refused(placement: Any, problem: str) -> None:
         config.parse({"pools": {"p": {"placement": placement}}})
 
 
+@pytest.mark.parametrize(
+    ("placement", "problem"),
+    [
+        ({"labels": {"zone": ""}}, r"gateway\.placement\.labels\.zone: expected a label's value"),
+        ({"labels": {"a b": "c"}}, r"gateway\.placement\.labels\.a b.*: expected a label's name"),
+        ({"strategy": "spread"}, r"gateway\.placement\.strategy: unknown key"),
+        ("front", r"gateway\.placement: expected"),
+    ],
+)
+def test_a_wrong_placement_of_gateways_is_refused(placement: Any, problem: str) -> None:
+    with pytest.raises(errors.ConfigInvalid, match=problem):
+        config.parse({"gateway": {"placement": placement}})
+
+
+def test_a_placement_reaches_the_gateways() -> None:
+    settings = config.parse({"gateway": {"placement": {"labels": {"role": "front", "a": "b"}}}})
+    assert settings.gateway.settings().labels == (("a", "b"), ("role", "front"))
+    assert config.parse({}).gateway.settings().labels == ()
+
+
 def test_a_placement_reaches_the_workers() -> None:
     placement = {"labels": {"zone": "b", "example.com/disk": "ssd"}, "strategy": "pack"}
     settings = config.parse({"pools": {"p": {"placement": placement}}})

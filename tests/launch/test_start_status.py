@@ -18,6 +18,7 @@ def status(
     gateways: Sequence[dict[str, Any]] = (),
     registered: int = 0,
     llms: Sequence[dict[str, Any]] = (),
+    nodes: int = 0,
 ) -> mesh_status.MeshStatus:
     """Return as much of a status as the functions read."""
     content = {
@@ -25,6 +26,7 @@ def status(
         "gateways": list(gateways),
         "models": {"registered": registered},
         "llms": list(llms),
+        "nodes": [{}] * nodes,
     }
     return cast("mesh_status.MeshStatus", content)
 
@@ -53,7 +55,15 @@ def test_failures_name_the_parts_that_are_not_ready() -> None:
     workers = [part(id="default-0"), part("lost", "no memory", id="default-1")]
     assert (
         start_status.failures(status(workers, [part("starting")]))
-        == "; default-1: no memory; gateway: starting"
+        == "; default-1: no memory; gateway: starting; 1 of 2 workers are ready"
+    )
+
+
+def test_labels_that_no_node_has_are_the_reason_why_there_is_no_gateway() -> None:
+    said = start_status.failures(status([part(id="default-0")], nodes=3))
+    assert said == (
+        "; gateway: none of the 3 nodes has the labels of gateway.placement"
+        "; 1 of 1 workers are ready"
     )
 
 

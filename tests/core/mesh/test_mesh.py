@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -279,6 +280,18 @@ def test_another_node_gets_a_gateway(mesh_world: world.World) -> None:
     before = len(mesh_world.log)
     mesh_world.feed(gateway_events.NodesSeen((N1, N2)))
     assert since(mesh_world, before) == ["StartGateway"]
+
+
+def test_only_nodes_with_the_labels_have_a_gateway(mesh_world: world.World) -> None:
+    front = N2._replace(labels=(("role", "front"), ("zone", "a")))
+    mesh_world.feed(gateway_events.NodesSeen((N1, front)))
+    mesh_world.perform_all()
+    assert mesh_world.gateways == {"n1", "n2"}
+    wanted = mesh_world.mesh.catalog.desired
+    gateway = dataclasses.replace(wanted.gateway, labels=(("role", "front"),))
+    mesh_world.feed(events.ConfigApplied(dataclasses.replace(wanted, gateway=gateway)))
+    mesh_world.perform_all()
+    assert mesh_world.gateways == {"n2"}
 
 
 # Ending
