@@ -29,7 +29,7 @@ FRAMEWORKS := $(foreach extra,onnx sklearn xgboost lightgbm postgres serve,--ext
 CORE_TESTS := tests/core --ignore-glob='*_machine.py' --ignore-glob='*_simulated.py' -m "not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo llm-cpu check test test-core chaos simulate fuzz sbom audit lint proto docs deploy lock compat bench report wheel clean
+.PHONY: help demo llm-cpu check test test-core chaos cluster simulate fuzz sbom audit lint proto docs deploy lock compat bench report wheel clean
 
 help:  ## what can be made
 	@awk -F ':.*## +' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -53,6 +53,9 @@ test: $(VENV)/.made-test  ## every test (ARGS="-k name": some)
 
 chaos: $(VENV)/.made-test  ## faults of all kinds at once against a mesh (MINUTES=10 SEED=1: those)
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)
+
+cluster: $(VENV)/.made-test  ## faults of whole machines: three of them, as namespaces (as root)
+	$(BIN)/python -m pytest tests/cluster/test_nodes.py -q --log-cli-level=INFO $(ARGS)
 
 simulate: $(VENV)/.made-test  ## the controller and workers in simulated time (SEEDS="1 1000")
 	$(BIN)/python -m tests.simulation.run $(or $(SEEDS),1 1000)

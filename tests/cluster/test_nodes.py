@@ -42,17 +42,17 @@ def network(short_folder: Any) -> Iterator[nodes.Network]:
         yield started
 
 
-def begin_mesh(network: nodes.Network) -> None:
+def begin_mesh(network: nodes.Network, workers: int = 3) -> None:
+    """Start the mesh, or have it follow another number of workers."""
     config = {
         "gateway": {"listen": f"0.0.0.0:{nodes.GATEWAY_PORT}"},
-        "pools": {"default": {"workers": 3, "memory": "1GiB"}},
+        "pools": {"default": {"workers": workers, "memory": "1GiB"}},
         "models": traffic.models(network.folder / "models", MODELS),
     }
     path = network.folder / "config.yaml"
     path.write_text(yaml.safe_dump(config))
     # From a machine that is not the head.
-    words = ("up", path, "--address", network.ray_address, "--detach")
-    network.nodes[1].meshserve(*words, timeout=UP_S)
+    network.nodes[1].meshserve("up", path, "--address", "auto", "--detach", timeout=UP_S)
 
 
 def status(node: nodes.Node) -> Any:
@@ -60,23 +60,32 @@ def status(node: nodes.Node) -> Any:
 
 
 @contextmanager
-def load(network: nodes.Network, *through: nodes.Node) -> Iterator[dict[str, Any]]:
-    """Traffic through these gateways; what came of it is there when the block has ended."""
+def load(network: nodes.Network, fault: str, *through: nodes.Node) -> Iterator[dict[str, Any]]:
+    """Traffic through these gateways; what came of it is there when the block has ended.
+
+    It is logged as a line of the table in docs/reliability.md too.
+    """
     outcome: dict[str, Any] = {}
+    before = loads(network.nodes[0])
     with network.begin_load(MODELS, PER_S, *(node.listen for node in through)) as client:
         assert client.stdout is not None
         assert client.stdout.readline() == "flowing\n"
         yield outcome
         said, _ = client.communicate("", timeout=support.WAIT_S)
     outcome.update(json.loads(said))
-    for listen, flow in outcome.items():
-        logger.info(
-            "%s: %d answered, slowest %.1f s, %d failed",
-            listen,
-            flow["answered"],
-            flow["slowest_s"],
-            len(flow["faults"]),
-        )
+    logger.info(
+        "| %s | %d | %d | %.1f s | %d |",
+        fault,
+        sum(flow["answered"] for flow in outcome.values()),
+        sum(len(flow["faults"]) for flow in outcome.values()),
+        max(flow["slowest_s"] for flow in outcome.values()),
+        loads(network.nodes[0]) - before,
+    )
+
+
+def loads(node: nodes.Node) -> int:
+    """How many models the present processes of workers have loaded."""
+    return sum(worker["loads"] for worker in status(node)["pools"][0]["workers"])
 
 
 def assert_all_right(outcome: dict[str, Any], *through: nodes.Node) -> None:
@@ -98,7 +107,7 @@ def test_any_gateway_reaches_any_worker(network: nodes.Network) -> None:
     homes = {worker["node"] for worker in seen["pools"][0]["workers"]}
     assert homes <= ids
     assert len(homes) > 1
-    with load(network, *network.nodes) as outcome:
+    with load(network, "none", *network.nodes) as outcome:
         support.wait_until(lambda: answered(network.nodes[0]) > 10 * MODELS, what="traffic")
     assert_all_right(outcome, *network.nodes)
     workers = status(network.nodes[0])["pools"][0]["workers"]
@@ -113,7 +122,7 @@ def is_whole(network: nodes.Network, count: int) -> bool:
 
 def test_a_cut_cable_costs_no_request_of_other_gateways(network: nodes.Network) -> None:
     *others, cut = network.nodes
-    with load(network, *others) as outcome:
+    with load(network, "a cable cut for 10 s", *others) as outcome:
         before = answered(network.nodes[0])
         support.wait_until(lambda: answered(network.nodes[0]) > before, what="traffic")
         cut.cut()
@@ -132,7 +141,7 @@ def state_of(network: nodes.Network, node: nodes.Node) -> Any:
 def test_a_drained_node_costs_no_request(network: nodes.Network) -> None:
     *others, drained = network.nodes
     asked = ("--endpoint", f"http://{others[0].listen}")
-    with load(network, *others) as outcome:
+    with load(network, "a node drained, and used again", *others) as outcome:
         before = answered(network.nodes[0])
         support.wait_until(lambda: answered(network.nodes[0]) > before, what="traffic")
         # As a pod does at its end: by its Ray, and without a key.
@@ -152,9 +161,26 @@ def test_a_drained_node_costs_no_request(network: nodes.Network) -> None:
 
 def test_a_dead_node_costs_no_request_of_other_gateways(network: nodes.Network) -> None:
     *others, dead = network.nodes
-    with load(network, *others) as outcome:
+    with load(network, "a node killed", *others) as outcome:
         before = answered(network.nodes[0])
         support.wait_until(lambda: answered(network.nodes[0]) > before, what="traffic")
         dead.kill()
         support.wait_until(lambda: is_whole(network, 2), LOSS_S, "its worker is back elsewhere")
     assert_all_right(outcome, *others)
+
+
+def test_a_new_node_gets_a_gateway_and_its_share_of_new_workers(network: nodes.Network) -> None:
+    first, second, _ = network.nodes
+    with load(network, "a node added, then a worker", first, second) as outcome:
+        added = network.add()
+        support.wait_until(added.is_up, nodes.START_S, "Ray runs on the new node")
+        support.wait_until(lambda: is_whole(network, 3), LOSS_S, "it has a gateway")
+        begin_mesh(network, 4)
+        support.wait_until(lambda: is_whole(network, 3), LOSS_S, "the new worker is there")
+    assert_all_right(outcome, first, second)
+    seen = status(first)
+    node_id = next(row["id"] for row in seen["nodes"] if row["address"] == added.address)
+    assert node_id in {worker["node"] for worker in seen["pools"][0]["workers"]}
+    with load(network, "none, through the new node", added) as outcome:
+        support.wait_until(lambda: answered(first) > 10 * MODELS, what="traffic")
+    assert_all_right(outcome, added)
