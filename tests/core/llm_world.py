@@ -165,11 +165,9 @@ class LlmWorld(world.World):
             return
         self.engines[id_] = engine = Engine(next(self._pids), command.spec)
         self._check_awake(command.spec.share)
-        self.feed(
-            llm_events.ReplicaReady(
-                id_, model.Endpoint(NODE, "127.0.0.1", engine.pid), engine.pid, START_S
-            )
-        )
+        able = [name for name in self.node_names if name not in command.plan.avoided]
+        endpoint = model.Endpoint(command.plan.node or able[0], "127.0.0.1", engine.pid)
+        self.feed(llm_events.ReplicaReady(id_, endpoint, engine.pid, START_S))
 
     def _take(self, id_: str, command: commands.StartReplica) -> None:
         holder = holder_of(id_, command.spec)
