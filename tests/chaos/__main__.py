@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import signal
 import sys
 import tempfile
@@ -19,6 +20,7 @@ def main() -> int:
     arguments.add_argument("--minutes", type=float, default=2.0)
     arguments.add_argument("--per-s", type=float, default=100.0, help="requests a second")
     arguments.add_argument("--only", action="append", default=[], choices=sorted(catalog.FAULTS))
+    arguments.add_argument("--keep", type=Path, help="a folder for the mesh's logs")
     args = arguments.parse_args()
     order = run.Order(args.seed, args.minutes * 60, args.per_s, tuple(args.only))
     # The mesh must end with this program, however that ends.
@@ -27,6 +29,8 @@ def main() -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="ch-", dir="/tmp") as folder:
         verdict = run.perform(order, Path(folder))
+        if args.keep:
+            shutil.copytree(Path(folder, "home", "logs"), args.keep, dirs_exist_ok=True)
     sys.stdout.write(report.text(verdict) + "\n")
     return int(bool(verdict.faults()))
 

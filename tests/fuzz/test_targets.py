@@ -49,8 +49,7 @@ def changed(content: bytes, chance: random.Random) -> bytes:
 def try_changes(name: str, good: list[bytes], note_path: Path) -> None:
     """Feed the target with good contents, the corpus and changes of both."""
     target = targets.TARGETS[name]
-    kept = [file.read_bytes() for file in sorted((fuzzing.CORPUS / name).glob("*"))]
-    contents = [*good, *kept]
+    contents = [*good, *fuzzing.kept(name)]
     for content in contents:
         target(content)
     # The same changes in the same order for one seed, as many as the time allows.

@@ -93,6 +93,11 @@ def test_no_request_waits_while_a_failed_replica_is_tried_again(held: Held) -> N
     assert held.llm.turned_away == 1
 
 
+def test_no_longer_wait_is_told_than_openais_clients_obey(held: Held) -> None:
+    held.put(ReplicaPhase.FAILED, failures=120)
+    assert refusal(held.arrive("t")).retry_after_s == llms.RETRY_S_MAX <= 120
+
+
 def test_waiting_requests_are_admitted_in_order_when_a_replica_serves(held: Held) -> None:
     held.arrive("first")
     held.arrive("second")

@@ -109,6 +109,8 @@ def test_a_fork_server_that_is_killed_is_started_again(started: Started) -> None
     server = started.launcher._server
     assert server is not None
     os.kill(server.pid, signal.SIGKILL)
+    # The kernel kills the model's process a moment later: until then it answers.
+    support.wait_until(lambda: process.death is not None)
     with pytest.raises(errors.ModelDied, match="the program that started it has ended"):
         process.call({"call": "predict", "outputs": []})
     process.end()
