@@ -39,7 +39,7 @@ class Postgres:
         if self._user:
             shutil.chown(folder, USER)
 
-    def _run(self, program: str, *args: str) -> None:
+    def run(self, program: str, *args: str) -> None:
         done = subprocess.run(
             [str(self._programs / program), *args],
             cwd=self._folder,
@@ -51,17 +51,17 @@ class Postgres:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def create(self) -> None:
-        self._run("initdb", "-D", "db", "-U", USER, "-A", "trust", "--no-sync")
+        self.run("initdb", "-D", "db", "-U", USER, "-A", "trust", "--no-sync")
 
     def start(self) -> None:
         options = (
             f"-p {self.port} -c listen_addresses=127.0.0.1 "
             f"-c unix_socket_directories={self._folder} -c fsync=off"
         )
-        self._run("pg_ctl", "-D", "db", "-w", "-o", options, "-l", "log", "start")
+        self.run("pg_ctl", "-D", "db", "-w", "-o", options, "-l", "log", "start")
 
     def stop(self) -> None:
-        self._run("pg_ctl", "-D", "db", "-m", "immediate", "stop")
+        self.run("pg_ctl", "-D", "db", "-m", "immediate", "stop")
 
     def new_schema(self) -> str:
         name = f"mesh{next(NUMBERS)}"
