@@ -123,7 +123,7 @@ async def measure(host: Any, case: Case, rounds: int, requests: int) -> str:
                 seen[way].append(measured)
     joining.SAMPLED_EVERY = every
     key = host.residency.find_ready(model.ModelId(f"{case.name}-joined"))
-    return line(case.name, host.find_joining(key).state.value, summarise(seen))
+    return line(case.name, host.find_resident(key).batcher.joining.state.value, summarise(seen))
 
 
 async def run(folder: Path, rounds: int, seconds: float) -> None:

@@ -35,6 +35,14 @@ def _check_beyond_file(settings: config.Config) -> Iterator[config.Diagnostic]:
     yield from _check_sources(settings)
 
 
+def _check_here(settings: config.Config) -> Iterator[config.Diagnostic]:
+    # Imported late: `up` finds the same out where it starts, and it needs more than most commands.
+    machine_checks: Any = importlib.import_module("meshserve.cli.machine_checks")
+    yield from _check_beyond_file(settings)
+    yield from machine_checks.place_faults(settings)
+    yield from machine_checks.model_faults(settings)
+
+
 def _check_model_folders(settings: config.Config) -> Iterator[config.Diagnostic]:
     for index, llm in enumerate(settings.llms):
         if llm.runtime == engine_lookup.DEFAULT:
@@ -82,8 +90,8 @@ def schema() -> None:
 
 @app.command("check")
 def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="A config.yaml.")]) -> None:
-    """Say whether a configuration is good; start nothing."""
-    settings = load(file)
+    """Say whether a configuration is good, here and now; start nothing."""
+    settings = config.load(file, _check_here)
     out = terminal.out()
     counts = [
         units.number(len(settings.models), "model"),

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from meshserve.cli import column_fit, node_rows, units
+from meshserve.cli import column_fit, model_lines, node_rows, units
 from meshserve.protocol import mesh_status
 
 Row = Mapping[str, Any]
@@ -20,7 +20,7 @@ LETTERS = node_rows.LETTERS
 WIDE = 110
 LEADING_WIDTH_MAX = 40
 # Widths of memory bars, by whether the terminal is wide and whether GPU memory has a column too.
-BAR_WIDTHS = {(True, False): 12, (True, True): 6, (False, False): 8, (False, True): 0}
+BAR_WIDTHS = {(True, False): 12, (True, True): 6, (False, False): 0, (False, True): 0}
 STYLES = {
     "ready": "green",
     "starting": "yellow",
@@ -83,11 +83,18 @@ def table(columns: Sequence[Column], rows: Sequence[Any], width: int) -> Table:
     return grid
 
 
-def memory(used_bytes: int, budget_bytes: int, bar_width: int) -> RenderableType:
-    """Return the used bytes of a budget in figures, with a bar unless `bar_width` is 0."""
+def memory(
+    used_bytes: int, budget_bytes: int, bar_width: int, own_bytes: int = 0
+) -> RenderableType:
+    """Return the used bytes of a budget in figures, with a bar unless `bar_width` is 0.
+
+    `own_bytes` are those of the process itself, beside the models'.
+    """
     if not budget_bytes:
         return "–"
-    figures = Text(f"{units.size(used_bytes)} / {units.size(budget_bytes)}", no_wrap=True)
+    own = f" + {units.size(own_bytes)}" if own_bytes else ""
+    figures = Text(f"{units.size(used_bytes)}{own} / {units.size(budget_bytes)}", no_wrap=True)
+    used_bytes += own_bytes
     if not bar_width:
         return figures
     style = "red" if used_bytes > budget_bytes else "green"
@@ -236,10 +243,7 @@ def worker_columns(answer: mesh_status.MeshStatus, width: int) -> list[Column]:
         *ids,
         Column("device", lambda row: row["device"], dropped=2),
         Column("models", _resident, is_number=True),
-        Column(
-            "memory",
-            lambda row: memory(row["booked_bytes"]["host"], row["budget_bytes"]["host"], bar_width),
-        ),
+        Column("memory", lambda row: _host_memory(row, bar_width)),
         *(gpu if has_gpu else []),
         Column("requests", lambda row: units.count(row["requests"]), is_number=True),
         Column("failures", lambda row: units.count(row["failures"]), dropped=2, is_number=True),
@@ -252,6 +256,13 @@ def worker_columns(answer: mesh_status.MeshStatus, width: int) -> list[Column]:
         Column("in flight", lambda row: units.count(row["in_flight"]), dropped=2, is_number=True),
         Column("restarts", lambda row: units.count(row["restarts"]), dropped=2, is_number=True),
     ]
+
+
+def _host_memory(row: Row, bar_width: int) -> RenderableType:
+    """Return the models' and the process's own bytes, both of which the budget is for."""
+    booked, budget = row["booked_bytes"]["host"], row["budget_bytes"]["host"]
+    own = max(0, row["private_bytes"] - booked)
+    return memory(booked, budget, bar_width, own)
 
 
 def _resident(row: Row) -> str:
@@ -354,11 +365,13 @@ def _model_lines(answer: mesh_status.ModelStatus) -> Iterator[tuple[str, Rendera
     yield "uri", Text(answer["uri"])
     yield "pool", Text(answer["pool"])
     yield "worker", Text(answer["worker"] or "")
-    yield "footprint", Text(footprint(answer["footprint_bytes"]))
+    yield from model_lines.tensors(answer)
+    yield "footprint", Text(_footprint_line(answer))
     yield "requests", Text(units.count(answer["requests"]))
     yield "hung runs", Text(units.count(answer["hung_runs"]) if answer.get("hung_runs") else "")
-    yield "joining", Text(_joining(answer.get("joining")))
-    yield "pinned", Text("yes" if answer["pinned"] else "no")
+    yield "joining", Text(model_lines.joining(answer.get("joining")))
+    yield "pinned", Text(model_lines.pinned(answer))
+    yield from model_lines.reasons(answer)
     yield "aliases", Text(", ".join(answer["aliases"]))
     yield "dangling aliases", Text(", ".join(answer.get("aliases_dangling", ())), "red")
     yield "declared by", Text(answer["origin"])
@@ -369,17 +382,7 @@ def _model_lines(answer: mesh_status.ModelStatus) -> Iterator[tuple[str, Rendera
     )
 
 
-JOINING_WORDS = {
-    "joined": "requests that wait together share runs",
-    "unproven": "not yet: no requests waited together",
-    "never": "no",
-    "stopped": "no more",
-}
-
-
-def _joining(joining: mesh_status.JoiningStatus | None) -> str:
-    """Return whether requests share runs, and why not; "" while that is not known."""
-    if joining is None or not joining["state"]:
-        return ""
-    words = JOINING_WORDS.get(joining["state"], joining["state"])
-    return f"{words}: {joining['reason']}" if joining["reason"] else words
+def _footprint_line(answer: mesh_status.ModelStatus) -> str:
+    how = answer.get("footprint_from") or ""
+    size = footprint(answer["footprint_bytes"])
+    return f"{size}, {how}" if how and size != "–" else size

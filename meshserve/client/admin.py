@@ -85,7 +85,8 @@ class AdminClient:
 
     def register(self, name: str, entry: Mapping[str, Any]) -> mesh_status.ModelStatus:
         """Register or replace a model; `entry` is an entry of the config's `models:` as a dict."""
-        return self._of_model("PUT", name, None, body=entry)
+        # A pinned model is loaded before the answer.
+        return self._of_model("PUT", name, None, body=entry, timeout_s=LOAD_TIMEOUT_S)
 
     def remove(self, name: str, version: str | None = None) -> mesh_status.ModelStatus:
         """Remove one version of a model, or all; return the model as it was."""

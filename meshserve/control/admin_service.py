@@ -6,12 +6,20 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from meshserve import config, errors
 from meshserve.config import desired_state
-from meshserve.control import controller, file_access, mesh_json, repository_sync, weight_pins
+from meshserve.control import (
+    controller,
+    file_access,
+    mesh_json,
+    model_details,
+    repository_sync,
+    weight_pins,
+)
 from meshserve.core.interfaces import cluster_control
 from meshserve.core.mesh import mesh_view
 from meshserve.core.values import catalog, desired, events, model, model_stats, reports
@@ -100,9 +108,9 @@ class AdminService:
         return await self._repositories.as_declared(spec, configuration)
 
     async def copies(self, id_: model.ModelId) -> dict[str, reports.CopyReport]:
-        """Return the model's present copies by worker.
+        """Return the model's present copies by worker, with their details; some are absent.
 
-        Only workers that may have a copy are asked; one that can't be reached is left out.
+        Only workers that may have a copy, or had one, are asked, if they can be reached.
         """
         # Reports are up to a second old, but a user wants to see a copy right after its load.
         copies: dict[str, reports.CopyReport] = {}
@@ -116,7 +124,10 @@ class AdminService:
         """Return one model as users see it, as it is now. Raises ModelNotFound."""
         declared = self.declared(name, version)
         copies = await self.copies(declared.spec.id)
-        return mesh_json.one_model(self.view(), declared, copies)
+        return {
+            **mesh_json.one_model(self.view(), declared, copies),
+            **model_details.details(self.view(), declared, copies, time.time()),
+        }
 
     async def stats(self) -> dict[model.ModelId, model_stats.ModelStats]:
         """Return the counts of every model, over all ready workers that can be reached."""
@@ -184,11 +195,14 @@ class AdminService:
         """Register the model; return why its URI can't be checked now, or "".
 
         Raises AlreadyExists if its name has another definition, InvalidRequest if nothing is at its
-        URI, PermissionDenied for a file that only the mesh's owner may name. Without `is_replacing`
+        URI, PermissionDenied for a file that only the mesh's owner may name. A pinned model is
+        registered even if its load fails, which is raised then. Without `is_replacing`
         a known definition is not checked again.
         """
         spec, unchecked = await self._check_source(spec, is_always=is_replacing, is_owner=is_owner)
         await self._submit(events.ModelsRegistered((spec,), is_replacing), spec.id.name)
+        if spec.pinned:
+            await self._hold(spec.id)
         return unchecked
 
     async def _check_source(
@@ -230,10 +244,21 @@ class AdminService:
         await self._submit(events.AliasRemovalRequested(alias, owner))
 
     async def pin(self, name: str, version: str, *, is_pinned: bool) -> model.ModelId:
-        """Pin or unpin the model that the name means, and return it. Raises ModelNotFound."""
+        """Pin or unpin the model that the name means, and return it.
+
+        Raises ModelNotFound, or the error of its load; then it is not pinned.
+        """
         id_ = self.declared(name, version).spec.id
+        if is_pinned:
+            await self._hold(id_)
         await self._submit(events.PinRequested(id_, is_pinned))
         return id_
+
+    async def _hold(self, id_: model.ModelId) -> None:
+        """Have a model in memory that is to stay there. Raises why that can't be."""
+        # Without a ready worker there is none to ask: it is loaded when one comes.
+        if self.view().home(id_.name) is not None:
+            await self.controller.load(id_.name, id_)
 
     async def set_unloaded(self, name: str, *, unloaded: bool) -> None:
         """Let the model answer nothing until it is loaded, or let it answer again.

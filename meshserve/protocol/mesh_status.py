@@ -276,6 +276,44 @@ class JoiningStatus(TypedDict):
     reason: str
 
 
+class LastLoad(TypedDict):
+    """When a model was last loaded, Unix time, and how long that took."""
+
+    at_s: float
+    took_s: float
+
+
+class LastDeparture(TypedDict):
+    """When a model last left memory, or was too big for it, and why: for which other model."""
+
+    at_s: float
+    kind: str
+    reason: str
+
+
+class FailedLoad(TypedDict):
+    """Why the last load failed, how many did in a row, and when the next one is tried."""
+
+    error: str
+    in_a_row: int
+    next_try_in_s: float
+
+
+class LastError(TypedDict):
+    """What a model's code raised last, at `at_s`, Unix time."""
+
+    at_s: float
+    error: str
+
+
+class TensorStatus(TypedDict):
+    """An input or output; a -1 in `shape` stands for any size."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
 class ModelStatus(TypedDict):
     """One version of a model. `worker` has the copy nearest to ready, "" without a copy.
 
@@ -302,6 +340,25 @@ class ModelStatus(TypedDict):
     aliases: list[str]
     aliases_dangling: list[str]
     replaced: list[str]
+
+
+class ModelDetails(ModelStatus):
+    """One version of a model, asked for by name: with what its workers know of it.
+
+    `footprint_from` says how the footprint is known, `slow` what requests wait for now,
+    `pinned_by` what pins it. `failed_requests` are counts by kind of error.
+    """
+
+    inputs: list[TensorStatus]
+    outputs: list[TensorStatus]
+    footprint_from: str
+    last_load: LastLoad | None
+    last_departure: LastDeparture | None
+    load_failure: FailedLoad | None
+    last_error: LastError | None
+    failed_requests: dict[str, int]
+    slow: list[str]
+    pinned_by: str
 
 
 class ModelPage(TypedDict):

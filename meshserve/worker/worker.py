@@ -119,8 +119,8 @@ class PoolWorker:
         )
 
     def copies(self, ids: tuple[model.ModelId, ...]) -> tuple[reports.CopyReport, ...]:
-        """Return a report of each of these models that has a copy here."""
-        return worker_report.copies(self.host, ids)
+        """Return a report, with details, of each of these models that has a copy here, or had."""
+        return worker_report.copies(self.host, ids, asyncio.get_running_loop().time())
 
     def stats(self) -> Mapping[model.ModelId, model_stats.ModelStats]:
         """Return the counters of every model that had a request here."""

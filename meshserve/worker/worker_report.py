@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from meshserve.core.memory import copies as records
 from meshserve.core.memory import copy_lifecycle, version_choice
 from meshserve.core.values import mesh_events, model, reports
+from meshserve.worker import copy_reasons
 from meshserve.worker.http import worker_app
 from meshserve.worker.models import joining, model_host
 
@@ -63,11 +64,19 @@ def take_measurements(host: model_host.ModelHost) -> tuple[reports.LearnedMeasur
 
 
 def copies(
-    host: model_host.ModelHost, ids: Iterable[model.ModelId]
+    host: model_host.ModelHost, ids: Iterable[model.ModelId], now_s: float | None = None
 ) -> tuple[reports.CopyReport, ...]:
-    """Return a report of each of these models that has a copy."""
+    """Return a report of each of these models that has a copy, or had requests.
+
+    With a time, now on the clock of the host's event loop, each has its details.
+    """
     every = (_copy(host, id_) for id_ in ids)
-    return tuple(report for report in every if report is not None)
+    present = tuple(report for report in every if report is not None)
+    if now_s is None:
+        return present
+    return tuple(
+        report._replace(details=copy_reasons.details(host, report.id, now_s)) for report in present
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +148,11 @@ def _copy(host: model_host.ModelHost, id_: model.ModelId) -> reports.CopyReport 
         return reports.CopyReport(id_, state, _reason(binding.failure, previous))
     copy = host.residency.copies[binding.key]
     state = STATES[copy.state]
-    if state == "absent":
-        return None
     stats = host.stats.get(id_)
-    joined = host.find_joining(binding.key)
+    if state == "absent" and stats is None:
+        return None
+    resident = host.find_resident(binding.key)
+    joined = resident.batcher.joining if resident else None
     return reports.CopyReport(
         id=id_,
         state=state,

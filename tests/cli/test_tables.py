@@ -129,7 +129,7 @@ def test_a_worker_in_a_line() -> None:
     line = line_with(
         drawn(tables.status(status(fake_mesh.worker("default-0", loading=2)), "", 140)), "default-0"
     )
-    for word in ("ready", "node-1", "cpu", "3 +2", "312 MiB / 1 GiB", "120,000", "99.9 %"):
+    for word in ("ready", "node-1", "cpu", "3 +2", "312 MiB + 88 MiB / 1 GiB", "120,000", "99.9 %"):
         assert word in line
 
 
@@ -139,7 +139,7 @@ def test_tables_fit_their_width_with_whole_figures(width: int, gpu_bytes: int) -
     worker = fake_mesh.worker("default-0", budget_bytes={"host": 1 << 30, "gpu": gpu_bytes})
     text = drawn(tables.status(status(worker), "", width), width)
     assert max(map(len, text.splitlines())) <= width
-    assert "312 MiB / 1 GiB" in text
+    assert "312 MiB + 88 MiB / 1 GiB" in text
     assert ("0 B / 8 GiB" in text) == bool(gpu_bytes)
     assert "…" not in text
 

@@ -157,7 +157,9 @@ class ModelMesh:
             id_ = self._service.declared(name).spec.id
         except errors.ModelNotFound:
             return Status(status=Status.NOT_FOUND)
-        return model_status(id_, await self._service.copies(id_))
+        copies = await self._service.copies(id_)
+        present = {worker: copy for worker, copy in copies.items() if copy.state != "absent"}
+        return model_status(id_, present)
 
     async def _vstatus(self, name: str, owner: str) -> pb.VModelStatusInfo:
         alias = self._owned(name, owner)

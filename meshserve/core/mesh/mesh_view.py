@@ -57,7 +57,10 @@ class EventsView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """One worker. `copies` are its copies as it reported them last."""
+    """One worker. `copies` are its copies as it reported them last.
+
+    `answered` has the requests of models that have left its memory.
+    """
 
     id: str
     settings: desired.WorkerSettings
@@ -68,6 +71,7 @@ class WorkerView:
     endpoint: model.Endpoint | None
     report: reports.WorkerReport | None = field(repr=False)
     copies: Mapping[model.ModelId, reports.CopyReport] = field(repr=False)
+    answered: Mapping[model.ModelId, int] = field(repr=False)
 
     @property
     def is_ready(self) -> bool:
@@ -207,12 +211,22 @@ class MeshView:
         """Return the model's copies by worker, as the workers reported them last."""
         return {worker.id: worker.copies[id_] for worker in self.workers if id_ in worker.copies}
 
+    def requests(self, id_: model.ModelId, copies: Mapping[str, reports.CopyReport]) -> int:
+        """Return how many requests the model had, on workers with these copies and on others.
+
+        A worker counts from the begin of its process.
+        """
+        gone = (worker.answered.get(id_, 0) for worker in self.workers if worker.id not in copies)
+        return sum(gone) + sum(copy.requests for copy in copies.values())
+
     def holders(self, id_: model.ModelId) -> list[str]:
-        """Return the ready workers that may have a copy: its homes, and those that reported one."""
+        """Return the ready workers that may have a copy, or had one: its homes, and others."""
         # Requests by an alias go to the alias's own home.
         homes = {self.home(name) for name in (id_.name, *self.aliases_of(id_.name))}
         reporters = {
-            worker.id for worker in self.workers if worker.is_ready and id_ in worker.copies
+            worker.id
+            for worker in self.workers
+            if worker.is_ready and (id_ in worker.copies or id_ in worker.answered)
         }
         return sorted(reporters.union(home for home in homes if home is not None))
 
@@ -231,6 +245,7 @@ def worker_views(records: Iterable[workers_part.WorkerRecord]) -> tuple[WorkerVi
             worker.report,
             # Shared, not copied: there may be thousands on each worker.
             MappingProxyType(worker.copies),
+            MappingProxyType(worker.answered),
         )
         for worker in sorted(records, key=lambda worker: worker.id)
     )

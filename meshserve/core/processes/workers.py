@@ -38,6 +38,8 @@ class WorkerRecord(reconcile.ProcessRecord[desired.WorkerSettings]):
     full_at: int = 0
     report: reports.WorkerReport | None = field(default=None, repr=False)
     copies: dict[model.ModelId, reports.CopyReport] = field(default_factory=dict, repr=False)
+    # Requests of models that have left its memory.
+    answered: dict[model.ModelId, int] = field(default_factory=dict, repr=False)
     # The number of the last event of its process that was reported.
     last_event: int = 0
 
@@ -46,14 +48,24 @@ class WorkerRecord(reconcile.ProcessRecord[desired.WorkerSettings]):
         self.report = report
         # A report that builds on no earlier one has all copies.
         if not report.since:
-            self.copies = {}
-        self.copies.update((copy.id, copy) for copy in report.copies)
+            self.copies, self.answered = {}, {}
+        for copy in report.copies:
+            self.take_copy(copy.id, copy)
         for id_ in report.gone:
-            self.copies.pop(id_, None)
+            self.take_copy(id_, None)
+
+    def take_copy(self, id_: model.ModelId, copy: reports.CopyReport | None) -> None:
+        """Keep the worker's copy of the model, of an absent one only how many requests it had."""
+        self.copies.pop(id_, None)
+        self.answered.pop(id_, None)
+        if copy is not None and copy.state == "absent":
+            self.answered[id_] = copy.requests
+        elif copy is not None:
+            self.copies[id_] = copy._replace(details=None) if copy.details else copy
 
     def forget_reports(self) -> None:
         """Drop what an earlier process has reported."""
-        self.report, self.copies, self.last_event = None, {}, 0
+        self.report, self.copies, self.answered, self.last_event = None, {}, {}, 0
 
 
 class Workers(
@@ -214,10 +226,8 @@ class Workers(
     def see_copy(self, worker_id: str, id_: model.ModelId, copy: reports.CopyReport | None) -> None:
         """Keep the worker's copy of the model (None: it has none) until the next report."""
         worker = self.running(worker_id)
-        if worker is not None and copy is not None:
-            worker.copies[id_] = copy
-        elif worker is not None:
-            worker.copies.pop(id_, None)
+        if worker is not None:
+            worker.take_copy(id_, copy)
 
     # Catalogs
 

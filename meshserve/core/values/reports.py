@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from meshserve.core.values import catalog, containment, mesh_events, model
+from meshserve.core.values import catalog, containment, copy_details, mesh_events, model
 
 CopyState = Literal["absent", "fetching", "loading", "ready", "parked", "evicting", "failed"]
 JoiningState = Literal["", "joined", "unproven", "never", "stopped"]
@@ -29,8 +29,9 @@ NO_COUNTS = Counters()
 
 
 class CopyReport(NamedTuple):
-    """One model's copy on a worker, in any state but absent.
+    """One model's copy on a worker, an absent one if it had requests or was asked for.
 
+    `details` come if this copy was asked for.
     `reason` says why the state is failed; `requests` is a total since the worker's process began.
     `joining` says whether requests share runs, "" if the copy is not ready, and `joining_reason`
     why not, if that is known. It is a tuple and not a dataclass, because a worker has thousands of
@@ -45,6 +46,7 @@ class CopyReport(NamedTuple):
     pinned: bool = False
     joining: JoiningState = ""
     joining_reason: str = ""
+    details: copy_details.CopyDetails | None = None
 
 
 class LearnedMeasurement(NamedTuple):

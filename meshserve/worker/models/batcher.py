@@ -163,6 +163,10 @@ class Batcher:
         self._note_saturation(job.arrived_s, stats)
         return job.answer
 
+    def queue(self, now_s: float) -> tuple[int, float]:
+        """Return how many requests wait, and for how long the first has."""
+        return len(self._waiting), now_s - self._waiting[0].arrived_s if self._waiting else 0.0
+
     def abandon(self, answer: asyncio.Future[Any]) -> None:
         """Forget a request whose caller has left; a run that has begun goes on."""
         answer.cancel()

@@ -14,7 +14,7 @@ from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.memory import copies
 from meshserve.core.values import catalog, model
-from meshserve.worker.models import joining, loader, run_journal
+from meshserve.worker.models import joining, loader, resident_model, run_journal
 
 logger = logging.getLogger(__name__)
 
@@ -92,18 +92,20 @@ class JoinProofs:
     def adopt_stop(
         self,
         stop: catalog.JoiningStopped,
-        find_joining: Callable[[str], joining.Joining | None],
+        find_resident: Callable[[str], resident_model.ResidentModel | None],
         records: Mapping[str, copies.Copy],
     ) -> None:
         """Join requests of a copy no more, as a worker of the mesh has told.
 
-        It is kept for the next loads of the copy, also of the one that runs alone. `find_joining`
-        returns the joining of a copy in memory by its key, and `records` are all copies.
+        It is kept for the next loads of the copy, also of the one that runs alone. `find_resident`
+        returns a copy in memory by its key, and `records` are all copies.
         """
         # The whole mesh knows it now, so reports need not tell it any more.
         self._stops.pop(stop.key, None)
         for key in (stop.key, loader.alone_key(stop.key)):
-            stopped = find_joining(key) or joining.Joining(joining.JoinState.NEVER)
+            resident = find_resident(key)
+            never = joining.Joining(joining.JoinState.NEVER)
+            stopped = resident.batcher.joining if resident else never
             stopped.adopt_stop(stop.reason)
             self.remember(key, stopped)
             self.judged.update(records[key].names if key in records else ())

@@ -20,7 +20,6 @@ from meshserve.worker.models import (
     copy_trials,
     failures,
     isolated_process,
-    joining,
     lease_waits,
     queued_runs,
     request_counts,
@@ -95,7 +94,7 @@ class ModelHost:
         if isinstance(change, catalog.StandingChange):
             self.trials.apply(change)
         elif isinstance(change, catalog.JoiningStopped):
-            self.proofs.adopt_stop(change, self.find_joining, self._residency.copies)
+            self.proofs.adopt_stop(change, self.find_resident, self._residency.copies)
         elif isinstance(change, catalog.ModelWithdrawn):
             self._forget_model(change.id, is_replaced=False)
             self._counts.forget(change.id)
@@ -270,10 +269,9 @@ class ModelHost:
         """Return whether clients may send requests for the model. Raises ModelNotFound."""
         return self._leases.is_ready(name, version)
 
-    def find_joining(self, key: str) -> joining.Joining | None:
-        """Return whether requests of a copy are joined, None if it is not in memory."""
-        resident = self._effects.find_resident(key)
-        return resident.batcher.joining if resident else None
+    def find_resident(self, key: str) -> resident_model.ResidentModel | None:
+        """Return the copy of this key if it is in memory."""
+        return self._effects.find_resident(key)
 
     def footprint(self, id_: model.ModelId) -> model.Footprint:
         """Return the memory booked for the model's copy."""

@@ -79,6 +79,16 @@ async def test_a_model_has_all_documented_fields(http: httpx.AsyncClient) -> Non
         "aliases": ["al"],
         "aliases_dangling": [],
         "replaced": [],
+        "inputs": [],
+        "outputs": [],
+        "footprint_from": "",
+        "last_load": None,
+        "last_departure": None,
+        "load_failure": None,
+        "last_error": None,
+        "failed_requests": {},
+        "slow": [],
+        "pinned_by": "",
     }
 
 
@@ -336,3 +346,24 @@ async def test_a_wrong_configuration_changes_nothing(
         True,
         ["big", "conf"],
     )
+
+
+async def test_a_pin_that_can_not_be_held_is_refused(
+    stage: conftest.Stage, http: httpx.AsyncClient
+) -> None:
+    stage.cluster.failing_loads["conf"] = "it is too big"
+    refused = await http.post(f"{CONF}/pin")
+    assert refused.status_code == 424
+    assert "it is too big" in refused.json()["error"]
+    assert (await http.get(CONF)).json()["pinned"] is False
+
+
+async def test_a_pinned_model_that_can_not_be_held_is_told(
+    stage: conftest.Stage, http: httpx.AsyncClient
+) -> None:
+    stage.cluster.failing_loads["new"] = "it is too big"
+    answer = await http.put("/mesh/v1/models/new", json={"uri": "/models/new", "pinned": True})
+    assert answer.status_code == 424
+    assert "it is too big" in answer.json()["error"]
+    shown = (await http.get("/mesh/v1/models/new")).json()
+    assert (shown["pinned"], shown["pinned_by"]) == (True, "the management API")
