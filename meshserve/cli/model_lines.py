@@ -11,6 +11,9 @@ from rich.text import Text
 from meshserve.cli import units
 from meshserve.protocol import mesh_status
 
+CLOCKS_S = 1.0
+"""By how much the clock of the mesh's machine may differ from this one's."""
+
 Answer = Mapping[str, Any]
 Line = tuple[str, Text]
 
@@ -45,6 +48,17 @@ def reasons(answer: Answer) -> Iterator[Line]:
     counts = (f"{units.count(number)} {kind}" for kind, number in sorted(failed.items()))
     yield "failed requests", Text(", ".join(counts))
     yield "waits now", Text("\n".join(answer.get("slow") or ()))
+
+
+def unchanged(answer: Answer, begun_s: float) -> str:
+    """Return that a model was in memory before `begun_s`, Unix time, empty if it was loaded since.
+
+    The mesh has looked at its files: had they changed, they would have been loaded.
+    """
+    last_load = answer.get("last_load")
+    if answer["state"] != "ready" or not last_load or last_load["at_s"] > begun_s - CLOCKS_S:
+        return ""
+    return f"nothing to do: its files are unchanged since its load at {_moment(last_load['at_s'])}"
 
 
 def _noun(kind: str) -> str:

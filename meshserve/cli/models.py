@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import typer
 import yaml
 
 from meshserve import config, errors
-from meshserve.cli import connection, tables, terminal
+from meshserve.cli import connection, model_lines, tables, terminal
 from meshserve.client import admin
 from meshserve.protocol import mesh_status
 
@@ -84,8 +85,9 @@ def add(
     # Checked here too, so that errors name the command line. Keys that are not given are not sent:
     # the mesh may be of another version, with other defaults.
     body = config.parse_model(entry).model_dump(mode="json", exclude_unset=True, exclude={"name"})
+    begun_s = time.time()
     with connection.connect(endpoint) as client:
-        _print_model(client.register(name, body), as_json)
+        _print_model(client.register(name, body), as_json, begun_s)
 
 
 @app.command()
@@ -116,8 +118,10 @@ def _add_verb(name: str, verb: Verb, description: str) -> None:
         as_json: connection.AsJson = False,
         endpoint: connection.Endpoint = None,
     ) -> None:
+        begun_s = time.time()
         with connection.connect(endpoint) as client:
-            _print_model(verb(client, name, version), as_json)
+            shown = verb(client, name, version)
+        _print_model(shown, as_json, begun_s if verb is admin.AdminClient.load else None)
 
 
 _add_verb(
@@ -139,10 +143,16 @@ _add_verb("pin", admin.AdminClient.pin, "Load a model and keep it in memory.")
 _add_verb("unpin", admin.AdminClient.unpin, "Let a pinned model make room for others again.")
 
 
-def _print_model(model: mesh_status.ModelStatus, as_json: bool) -> None:
+def _print_model(
+    model: mesh_status.ModelStatus, as_json: bool, begun_s: float | None = None
+) -> None:
+    """Print a model; after an order to load it, begun at a Unix time, also if nothing was to do."""
     if as_json:
         return terminal.print_json(model)
-    return terminal.out().print(tables.model(model))
+    out = terminal.out()
+    out.print(tables.model(model))
+    unchanged = "" if begun_s is None else model_lines.unchanged(model, begun_s)
+    return out.print(f"\n{unchanged}", style="yellow", soft_wrap=True) if unchanged else None
 
 
 def _absolute(uri: str) -> str:

@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from meshserve import config, errors
-from meshserve.launch import lifecycle, mesh_file, process_start, state_lock
+from meshserve.launch import lifecycle, mesh_file, process_start, start_checks, state_lock
 
 POLL_S = 0.1
+ERROR = "error: "
+LAST_LINES = 5
 
 
 def start(settings: config.Config, config_path: str, address: str | None) -> str:
@@ -25,12 +26,24 @@ def start(settings: config.Config, config_path: str, address: str | None) -> str
         mesh = lifecycle.up(settings, config_path, address, lambda _: None)
         mesh.detach()
         return mesh.endpoint
-    return _start_process(settings.state_dir, config_path)
+    return _start_process(settings, config_path)
 
 
-def _start_process(state_dir: Path, config_path: str) -> str:
+def cause(log: str) -> str:
+    """Return why a start failed by what it has printed: its error, or else its last lines."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for index in range(len(lines) - 1, -1, -1):
+        if lines[index].startswith(ERROR):
+            return " ".join(lines[index:]).removeprefix(ERROR)
+    return " ".join(lines[-LAST_LINES:]) or "it has printed nothing"
+
+
+def _start_process(settings: config.Config, config_path: str) -> str:
+    state_dir = settings.state_dir
     # Before the log is opened, which may be that of the process that holds the directory.
     state_lock.refuse_if_held(state_dir)
+    # Here, because a fault of the machine is told at once, and without what a start prints.
+    start_checks.check(settings)
     # A Ray cluster of our own ends with the process that started it, so this one must stay.
     log = mesh_file.logs_dir(state_dir) / "up.log"
     os.umask(process_start.PRIVATE_UMASK)
@@ -51,5 +64,5 @@ def _start_process(state_dir: Path, config_path: str) -> str:
         if mesh is not None and mesh.pid == process.pid:
             return mesh.endpoint
         if process.poll() is not None:
-            raise errors.Unavailable(f"the mesh did not start:\n{log.read_text().strip()}")
+            raise errors.Unavailable(f"the mesh did not start: {cause(log.read_text())}")
         time.sleep(POLL_S)

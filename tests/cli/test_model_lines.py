@@ -68,3 +68,15 @@ def test_what_pins_a_model_is_told(answer: Any, words: str) -> None:
 def test_joining_is_told_in_words() -> None:
     assert model_lines.joining({"state": "never", "reason": "LSTM"}) == "no: LSTM"
     assert model_lines.joining(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("state", "loaded_s", "is_told"),
+    [("ready", AT_S - 60, True), ("ready", AT_S + 1, False), ("absent", AT_S - 60, False)],
+)
+def test_a_load_that_had_nothing_to_do_says_since_when(
+    state: str, loaded_s: float, is_told: bool
+) -> None:
+    answer = {"state": state, "last_load": {"at_s": loaded_s, "took_s": 1.0}}
+    words = "nothing to do: its files are unchanged since its load at 2026-11-28 09:59:00"
+    assert model_lines.unchanged(answer, AT_S) == (words if is_told else "")

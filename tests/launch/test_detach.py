@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -44,8 +45,27 @@ def test_a_failed_start_raises_the_output_of_the_new_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config_path = use_program(monkeypatch, tmp_path, FAILED)
-    with pytest.raises(errors.Unavailable, match="did not start:\nport 8080 is in use"):
+    with pytest.raises(errors.Unavailable, match="did not start: port 8080 is in use"):
         detach.start(config.load(config_path), config_path, None)
+
+
+def test_the_cause_of_a_failed_start_comes_first_and_alone() -> None:
+    progress = "ray ready\ncontroller ready\nerror: the mesh is not ready;\n  default-0: killed\n"
+    assert detach.cause(progress) == "the mesh is not ready; default-0: killed"
+    assert detach.cause("a\nb\n") == "a b"
+    assert detach.cause("") == "it has printed nothing"
+
+
+def test_a_taken_port_is_told_before_a_process_is_started(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        settings = config.parse(
+            {"state_dir": str(tmp_path / "state"), "gateway": {"listen": listen}}
+        )
+        with pytest.raises(errors.Unavailable, match=f"gateway.listen: can't listen on {listen}"):
+            detach.start(settings, "c.yaml", None)
 
 
 def test_a_state_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:

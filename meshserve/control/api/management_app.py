@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from meshserve.control import admin_service, caller
 from meshserve.control.api import (
+    call_log,
     event_list,
     hold_endpoint,
     management_grpc,
@@ -63,6 +64,8 @@ class ManagementApp:
         app = self._grpc if is_grpc else self._rest
         # Envoy drops what a client writes into this header, and sets it from the client's key.
         client = headers.get(paths.CLIENT_HEADER.encode(), b"").decode("latin-1")
+        if call_log.is_change(scope):
+            send = call_log.CallLog(scope, send).send
         with caller.named(client):
             await app({**scope, "path": _quoted_path(scope)}, receive, send)
 

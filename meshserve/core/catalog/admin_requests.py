@@ -238,14 +238,15 @@ def _configure(
     """
     _configure_models(index, draft, wanted)
     _configure_aliases(index, draft, wanted)
-    origins = [repository.origin for repository in wanted.repositories]
+    origins = {repository.origin: repository for repository in wanted.repositories}
     for repository in index.desired.repositories:
         if repository.origin not in origins:
             draft.withdraw(sorted(index.of_origin(repository.origin)))
     # Last, because a name that the configuration has taken is no longer the repository's.
-    for origin in origins:
+    for origin, repository in origins.items():
         if origin in scans:
-            repository_changes.draft_scan(index, draft, origin, scans[origin])
+            specs = repository_changes.as_configured(scans[origin], repository)
+            repository_changes.draft_scan(index, draft, origin, specs)
 
 
 def _configure_models(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 from meshserve.core.catalog import catalog_index, changeset, load_overrides
-from meshserve.core.values import model
+from meshserve.core.values import desired, model
 
 NOT_SERVED = " is not served: "
 """What the words about a repository's model say, before the reason, if its name is taken."""
@@ -41,6 +42,18 @@ def draft_scan(
         elif not load_overrides.survives(draft, name, of_name):
             load_overrides.put(draft, tuple(draft.of_name(name)), of_name)
     return problems
+
+
+def as_configured(
+    specs: Iterable[model.ModelSpec], repository: desired.RepositorySettings
+) -> tuple[model.ModelSpec, ...]:
+    """Return scanned specs as the next scan will declare them by the repository's settings.
+
+    Otherwise a pool could not be renamed: its models would be in a pool that there is no more.
+    """
+    return tuple(
+        dataclasses.replace(spec, pool=repository.pool, trust=repository.trust) for spec in specs
+    )
 
 
 def _name_problem(draft: changeset.Changeset, name: str, origin: model.Origin) -> str:

@@ -52,3 +52,13 @@ def test_a_configuration_may_give_a_served_name_to_an_llm_or_an_alias() -> None:
     assert sorted(map(str, mesh_world.saved_models)) == ["conf:1"]
     mesh_world.apply(pools=(world.pool(),), repositories=(REPOSITORY,))
     assert sorted(map(str, mesh_world.saved_models)) == ["chat:1", "one:1"]
+
+
+def test_a_pool_that_a_repository_uses_is_renamed_in_one_go() -> None:
+    mesh_world = world.World()
+    old = dataclasses.replace(REPOSITORY, pool="small")
+    mesh_world.apply(pools=(world.pool(), world.pool("small")), repositories=(old,))
+    mesh_world.feed(scanned(world.spec("one", pool="small")))
+    new = dataclasses.replace(REPOSITORY, pool="tiny")
+    mesh_world.apply(pools=(world.pool(), world.pool("tiny")), repositories=(new,))
+    assert [spec.pool for spec in mesh_world.saved_models.values()] == ["tiny"]
