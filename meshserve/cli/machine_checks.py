@@ -60,6 +60,11 @@ def place_faults(settings: config.Config) -> Iterator[config.Diagnostic]:
             listener.check_is_free(settings.gateway.listen)
         except OSError as error:
             yield config.Diagnostic(("gateway", "listen"), str(error.strerror or error))
+    is_postgres = settings.registry_url.startswith("postgresql")
+    if is_postgres and importlib.util.find_spec("psycopg") is None:
+        yield config.Diagnostic(
+            ("registry", "url"), "it needs psycopg: pip install 'meshserve[postgres]'"
+        )
     folders = {("state_dir",): settings.state_dir, ("cache", "path"): settings.cache.path}
     for key, folder in folders.items():
         reason = _why_unwritable(folder) if folder is not None else ""

@@ -19,7 +19,9 @@ class AsyncClient:
     Create it inside the loop that uses it. A cancelled call is cancelled on the server too.
     """
 
-    def __init__(self, endpoint: str, api_key: str | None = None, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, endpoint: str = "", api_key: str | None = None, timeout_s: float = 30.0
+    ) -> None:
         self._channel = channels.connect(endpoint, grpc.aio)
         self._methods = channels.methods(self._channel)
         self._conversation = conversation.Conversation()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import grpc
@@ -12,6 +13,7 @@ from meshserve.protocol.pb import inference_pb2 as pb
 
 # Unlimited, because the server limits messages itself, and only its error names the setting.
 OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+ENDPOINT = "MESHSERVE_ENDPOINT"
 ANSWERS: dict[str, Any] = {
     paths.MODEL_INFER: pb.ModelInferResponse,
     paths.MODEL_METADATA: pb.ModelMetadataResponse,
@@ -34,13 +36,17 @@ def parse_endpoint(endpoint: str) -> ServerTarget:
     if (separator and scheme not in {"http", "https"}) or not rest or "/" in rest:
         raise ValueError(
             f"expected host:port or a URL such as http://127.0.0.1:8080, got {endpoint!r}"
+            + ("" if endpoint else f"; without one, {ENDPOINT} must be set")
         )
     return ServerTarget(rest, scheme == "https")
 
 
 def connect(endpoint: str, library: Any) -> Any:
-    """Return a channel to a server, made by `grpc` or by `grpc.aio`. Raises ValueError."""
-    server = parse_endpoint(endpoint)
+    """Return a channel to a server, made by `grpc` or by `grpc.aio`. Raises ValueError.
+
+    Without an endpoint it is that of the environment, as for commands.
+    """
+    server = parse_endpoint(endpoint or os.environ.get(ENDPOINT, ""))
     if server.is_secure:
         return library.secure_channel(server.target, grpc.ssl_channel_credentials(), OPTIONS)
     return library.insecure_channel(server.target, OPTIONS)

@@ -16,11 +16,14 @@ T = TypeVar("T")
 class Client:
     """A client of one mesh's models, for use by many threads at once.
 
-    `endpoint` is `host:port`, or a URL with `http` or `https`. `timeout_s` applies to every call
+    `endpoint` is `host:port`, or a URL with `http` or `https`; without one it is that of the
+    environment, MESHSERVE_ENDPOINT. `timeout_s` applies to every call
     without a timeout of its own. Close the client, or use it as a context manager.
     """
 
-    def __init__(self, endpoint: str, api_key: str | None = None, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, endpoint: str = "", api_key: str | None = None, timeout_s: float = 30.0
+    ) -> None:
         self._channel = channels.connect(endpoint, grpc)
         self._methods = channels.methods(self._channel)
         self._conversation = conversation.Conversation()

@@ -99,6 +99,15 @@ def test_a_missing_library_is_told_with_its_extra(
     assert shown == {"models.0.runtime": "it needs onnxruntime: pip install 'meshserve[onnx]'"}
 
 
+def test_a_missing_driver_of_the_registry_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert faults(settings(folder, registry={"url": "postgresql://u@h/d"})) == {
+        "registry.url": "it needs psycopg: pip install 'meshserve[postgres]'"
+    }
+
+
 def test_a_pool_too_small_for_a_library_is_told(folder: Path) -> None:
     (folder / "forest.pkl").write_bytes(b"\x80\x04.")
     models = [{"name": "forest", "uri": "forest.pkl", "trust": True}]

@@ -1,3 +1,4 @@
+import grpc
 import pytest
 
 from meshserve import errors
@@ -38,3 +39,11 @@ def test_any_answer_to_a_health_check_is_a_server(endpoint: str) -> None:
 def test_no_answer_to_a_health_check_is_no_server() -> None:
     with pytest.raises(errors.Unavailable):
         channels.check_health(f"127.0.0.1:{support.free_port()}", 5.0)
+
+
+def test_without_an_endpoint_it_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(channels.ENDPOINT, raising=False)
+    with pytest.raises(ValueError, match="MESHSERVE_ENDPOINT must be set"):
+        channels.connect("", grpc)
+    monkeypatch.setenv(channels.ENDPOINT, "127.0.0.1:9")
+    channels.connect("", grpc).close()
