@@ -110,3 +110,20 @@ def test_an_alias_moves_until_its_target_has_taken_over_or_failed(mesh_world: wo
     mesh_world.failing_loads = {"b"}
     mesh_world.perform_all()
     assert not mesh_world.mesh.view().is_moving("al", "b")
+
+
+def test_requests_are_counted_on_when_a_copy_leaves(mesh_world: world.World) -> None:
+    def say(number: int, since: int, *copies: reports.CopyReport) -> int:
+        mesh_world.hear_report("default-0", number=number, since=since, copies=copies)
+        view = mesh_world.mesh.view()
+        return view.requests(A, view.reported_copies(A))
+
+    assert say(1, 0, reports.CopyReport(A, "ready", requests=15)) == 15
+    assert say(2, 1, reports.CopyReport(A, "absent", requests=16)) == 16
+    view = mesh_world.mesh.view()
+    assert (view.reported_copies(A), "default-0" in view.holders(A)) == ({}, True)
+    assert say(3, 2, reports.CopyReport(A, "loading", requests=17)) == 17
+    assert say(4, 3) == 17
+    mesh_world.kill("default-0")
+    view = mesh_world.mesh.view()
+    assert view.requests(A, view.reported_copies(A)) == 0
