@@ -47,7 +47,7 @@ def reasons(answer: Answer) -> Iterator[Line]:
     failed = answer.get("failed_requests") or {}
     counts = (f"{units.count(number)} {kind}" for kind, number in sorted(failed.items()))
     yield "failed requests", Text(", ".join(counts))
-    yield "waits now", Text("\n".join(answer.get("slow") or ()))
+    yield "slow", Text("\n".join(answer.get("slow") or ()))
 
 
 def unchanged(answer: Answer, begun_s: float) -> str:

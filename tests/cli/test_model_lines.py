@@ -42,7 +42,7 @@ def test_all_reasons_have_their_line() -> None:
         "load failed": "3 times in a row, tried again in 4 s: no key",
         "last error": "2026-11-28 10:00:00, ValueError: x",
         "failed requests": "1 InvalidRequest, 1,200 ModelRaised",
-        "waits now": "queue: 3 requests wait\nCPU: slow",
+        "slow": "queue: 3 requests wait\nCPU: slow",
     }
 
 
