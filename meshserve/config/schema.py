@@ -30,7 +30,7 @@ class KeySection(fields.Section):
     """A client's credential: either the key itself or the environment variable that holds it."""
 
     client: fields.Name
-    """Who uses the key; the name appears in logs and metrics."""
+    """Who uses the key; the name appears in the logs, and in the events of what it changes."""
     # The empty default is not checked: `_has_key` says in better words what is missing.
     key: fields.Text = Field(default="", min_length=1, validate_default=False, repr=False)
     """The secret itself. Give this or `key_env`."""
