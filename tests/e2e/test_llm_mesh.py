@@ -268,3 +268,22 @@ def test_moving_an_alias_restarts_nothing(mesh: running.Mesh, client: openai.Ope
         ask(client, "org/steady")
     (after,) = llm_status(mesh, "steady")["replicas"]
     assert after["pid"] == before["pid"]
+
+
+def test_weights_that_change_on_disk_are_another_engine_and_no_request_fails(
+    mesh: running.Mesh, client: openai.OpenAI
+) -> None:
+    support.wait_until(lambda: state(mesh, "steady") == "ready", 60, "steady is ready")
+    (before,) = llm_status(mesh, "steady")["replicas"]
+    document = yaml.safe_load((mesh.home / "config.yaml").read_text())
+    weights = Path(next(llm["uri"] for llm in document["llms"] if llm["name"] == "steady"))
+    (weights / "weights.bin").write_text("others")
+    said = mesh.cli("up", mesh.home / "config.yaml").stdout
+    assert any("llm steady changed" in line and "weights" in line for line in said.splitlines())
+
+    def is_another() -> bool:
+        assert ask(client, "steady").choices[0].message.content
+        pids = [one["pid"] for one in llm_status(mesh, "steady")["replicas"]]
+        return state(mesh, "steady") == "ready" and before["pid"] not in pids
+
+    support.wait_until(is_another, 60, "the engine of the new weights answers alone")
