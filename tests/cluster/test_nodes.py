@@ -42,17 +42,17 @@ def network(short_folder: Any) -> Iterator[nodes.Network]:
         yield started
 
 
-def begin_mesh(network: nodes.Network, workers: int = 3) -> None:
-    """Start the mesh, or have it follow another number of workers."""
+def begin_mesh(network: nodes.Network) -> None:
     config = {
         "gateway": {"listen": f"0.0.0.0:{nodes.GATEWAY_PORT}"},
-        "pools": {"default": {"workers": workers, "memory": "1GiB"}},
+        "pools": {"default": {"workers": 3, "memory": "1GiB"}},
         "models": traffic.models(network.folder / "models", MODELS),
     }
     path = network.folder / "config.yaml"
     path.write_text(yaml.safe_dump(config))
     # From a machine that is not the head.
-    network.nodes[1].meshserve("up", path, "--address", "auto", "--detach", timeout=UP_S)
+    words = ("up", path, "--address", network.ray_address, "--detach")
+    network.nodes[1].meshserve(*words, timeout=UP_S)
 
 
 def status(node: nodes.Node) -> Any:
@@ -167,20 +167,3 @@ def test_a_dead_node_costs_no_request_of_other_gateways(network: nodes.Network) 
         dead.kill()
         support.wait_until(lambda: is_whole(network, 2), LOSS_S, "its worker is back elsewhere")
     assert_all_right(outcome, *others)
-
-
-def test_a_new_node_gets_a_gateway_and_its_share_of_new_workers(network: nodes.Network) -> None:
-    first, second, _ = network.nodes
-    with load(network, "a node added, then a worker", first, second) as outcome:
-        added = network.add()
-        support.wait_until(added.is_up, nodes.START_S, "Ray runs on the new node")
-        support.wait_until(lambda: is_whole(network, 3), LOSS_S, "it has a gateway")
-        begin_mesh(network, 4)
-        support.wait_until(lambda: is_whole(network, 3), LOSS_S, "the new worker is there")
-    assert_all_right(outcome, first, second)
-    seen = status(first)
-    node_id = next(row["id"] for row in seen["nodes"] if row["address"] == added.address)
-    assert node_id in {worker["node"] for worker in seen["pools"][0]["workers"]}
-    with load(network, "none, through the new node", added) as outcome:
-        support.wait_until(lambda: answered(first) > 10 * MODELS, what="traffic")
-    assert_all_right(outcome, added)
