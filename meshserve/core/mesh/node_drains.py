@@ -160,7 +160,8 @@ class NodeDrains:
         wishes = self._index.nodes.draining
         for node in self.drains.keys() - wishes.keys():
             del self.drains[node]
-        for node in wishes.keys() - self.drains.keys():
+        # Sorted, because the order of a set differs between processes, and commands must not.
+        for node in sorted(wishes.keys() - self.drains.keys()):
             moves = copy_moves.CopyMoves(self._index, self._workers, self._out)
             self.drains[node] = NodeDrain(wishes[node], now_s, moves)
         self._workers.avoided = frozenset(wishes)
