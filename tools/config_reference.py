@@ -19,6 +19,7 @@ SECTIONS: tuple[tuple[str, type[fields.Section]], ...] = (
     ("ray", schema.RaySection),
     ("logging", schema.LoggingSection),
     ("pools.NAME", schema.PoolSection),
+    ("pools.NAME.workers", schema.WorkersSection),
     ("pools.NAME.placement", schema.PlacementSection),
     ("models[]", model_schema.ModelSection),
     ("models[].inputs[], models[].outputs[]", model_schema.TensorSection),
@@ -81,8 +82,8 @@ def _kinds(described: Mapping[str, Any]) -> Iterator[str]:
         yield "size"
     elif "enum" in described or "const" in described:
         yield from (f"`{word}`" for word in described.get("enum", [described.get("const")]))
-    elif "anyOf" in described:
-        for choice in described["anyOf"]:
+    elif "anyOf" in described or "oneOf" in described:
+        for choice in described.get("anyOf") or described["oneOf"]:
             yield from _kinds(choice)
     elif described.get("type") != "null":
         yield {

@@ -107,7 +107,7 @@ def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="A config.ya
             soft_wrap=True,
         )
     pools = ", ".join(
-        f"{name} ({pool.workers} × {units.size(pool.memory)}, {pool.device})"
+        f"{name} ({pool.workers_in_words} × {units.size(pool.memory)}, {pool.device})"
         for name, pool in settings.pools.items()
     )
     out.print(

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from meshserve.cli import column_fit, model_lines, node_rows, units
+from meshserve.cli import column_fit, model_lines, node_rows, pool_lines, units
 from meshserve.protocol import mesh_status
 
 Row = Mapping[str, Any]
@@ -131,6 +131,7 @@ def status(answer: mesh_status.MeshStatus, endpoint: str, width: int) -> Rendera
         Text(""),
         _models_line(answer),
         # What a mesh of an earlier version does not send counts as empty.
+        *pool_lines.lines(answer),
         *(_spread_line(model) for model in answer.get("spread", ())),
         *_quarantine_lines(answer),
         *_joining_lines(answer),

@@ -13,7 +13,16 @@ from rich.live import Live
 from rich.text import Text
 
 from meshserve import errors
-from meshserve.cli import connection, deltas, llm_tables, node_rows, tables, terminal, units
+from meshserve.cli import (
+    connection,
+    deltas,
+    llm_tables,
+    node_rows,
+    pool_lines,
+    tables,
+    terminal,
+    units,
+)
 from meshserve.client import admin
 from meshserve.protocol import mesh_status
 
@@ -94,6 +103,7 @@ def _other_lines(status: mesh_status.MeshStatus) -> int:
     # A line between each two nodes.
     rows = list(tables.workers(status))
     lines = len(rows) + sum(bool(row.get("place")) for row in rows[1:])
+    lines += len(list(pool_lines.lines(status)))
     return FIXED_LINES + lines + (llms and FIXED_LLM_LINES + llms)
 
 
@@ -124,6 +134,7 @@ def view(before: Sample, after: Sample, width: int, models_max: int) -> Renderab
             list(tables.workers(after.status)),
             width,
         ),
+        *pool_lines.lines(after.status),
         Text(""),
         *([llm_tables.llms(llms, width), Text("")] if llms else []),
         tables.table(MODEL_COLUMNS, hottest, width)

@@ -39,6 +39,9 @@ UNITS: dict[str, int] = {"": 1, "B": 1} | {
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 PORT_MAX = 65535
+NUMBER, RANGE = "[number]", "[range]"
+"""Tags of the two forms of a key. Pydantic puts them into the paths of errors."""
+
 POOL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 IMAGE = r"^\S*$"
 CHECKSUM = r"^(sha256:[0-9a-f]{64})?$"

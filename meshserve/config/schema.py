@@ -10,12 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    model_validator,
+)
 
 from meshserve import errors
 from meshserve.config import diagnostics, fields, kubernetes_schema, llm_schema, model_schema
 from meshserve.core.interfaces import cluster_control
-from meshserve.core.values import desired, model, snapshots
+from meshserve.core.values import desired, llm_spec, model, snapshots
 
 DEFAULT_POOL = desired.DEFAULT_POOL
 WORKERS_AUTO_MAX = 16
@@ -159,11 +166,51 @@ class LoggingSection(fields.Section):
         return desired.LogSettings(self.format, self.access_log)
 
 
+class WorkersSection(fields.Section):
+    """How many workers a pool has, by what they have to do; see docs/scaling.md."""
+
+    min: fields.Natural = 1
+    """The fewest. With 0 a pool whose models nobody calls has none, and the first request waits
+    until one has started."""
+    max: fields.Workers = "auto"
+    """The most; `auto`: one for each core, 16 at most, or one for each GPU."""
+    grow_after_s: fields.Seconds = 5.0
+    """How long more must be needed before another worker is started."""
+    shrink_after_s: fields.Seconds = 300.0
+    """How long fewer must be enough before a worker ends, or nobody may call until the last one
+    of `min: 0` does."""
+    wait_s_max: fields.Seconds = 120.0
+    """How long a request waits for the first worker of a pool that has none."""
+
+    @model_validator(mode="after")
+    def _has_room(self) -> WorkersSection:
+        if isinstance(self.max, int) and self.min > self.max:
+            raise ValueError(f"min is {self.min}, more than max, which is {self.max}")
+        return self
+
+    def settings(self) -> desired.ScalingSettings:
+        """Return the core's value."""
+        held = llm_spec.HoldLimits(wait_s_max=self.wait_s_max)
+        return desired.ScalingSettings(self.min, self.grow_after_s, self.shrink_after_s, held)
+
+
+def _form(value: object) -> str:
+    """Return the tag of a value for `workers`: a mapping, or something else."""
+    return fields.RANGE if isinstance(value, dict | WorkersSection) else fields.NUMBER
+
+
+WorkersOrRange = Annotated[
+    Annotated[fields.Workers, Tag(fields.NUMBER)] | Annotated[WorkersSection, Tag(fields.RANGE)],
+    Discriminator(_form),
+]
+
+
 class PoolSection(fields.Section):
     """Workers that hold many small models."""
 
-    workers: fields.Workers = "auto"
-    """How many worker processes; `auto`: one for each core, 16 at most, or one for each GPU."""
+    workers: WorkersOrRange = "auto"
+    """How many worker processes; `auto`: one for each core, 16 at most, or one for each GPU. With
+    `min` and `max` the pool follows its load; see below."""
     memory: fields.PositiveSize = 4 << 30
     """Host memory that one worker may use for models."""
     gpu_memory: fields.Size = 0
@@ -208,29 +255,50 @@ class PoolSection(fields.Section):
         return self
 
     def workers_in(self, capacity: cluster_control.WorkerCapacity) -> int:
-        """Return the number of workers in a cluster.
+        """Return the number of workers in a cluster, of a pool that follows its load the largest.
 
         `auto` is one for each GPU with `device: cuda`, else one for each core, 16 at most.
-        Raises ConfigInvalid if the cluster has too few GPUs.
+        Raises ConfigInvalid if the cluster has too few GPUs, or `min` more than `auto`.
         """
+        asked = self.workers.max if isinstance(self.workers, WorkersSection) else self.workers
         if self.device == "cuda":
-            return self._workers_on_gpus(capacity.gpus)
-        if isinstance(self.workers, int):
-            return self.workers
-        return max(1, min(capacity.cores, WORKERS_AUTO_MAX))
+            most = _workers_on_gpus(asked, capacity.gpus)
+        elif isinstance(asked, int):
+            most = asked
+        else:
+            most = max(1, min(capacity.cores, WORKERS_AUTO_MAX))
+        scaling = self.scaling
+        if scaling is not None and scaling.workers_min > most:
+            raise errors.ConfigInvalid(
+                f"a pool has workers: {{min: {scaling.workers_min}, max: auto}}, and auto is {most}"
+                " here; give max a number"
+            )
+        return most
 
-    def _workers_on_gpus(self, gpus: int) -> int:
-        if not gpus:
-            raise errors.ConfigInvalid(
-                "a pool has device: cuda, but the cluster has no GPU; use device: cpu"
-            )
-        workers = self.workers if isinstance(self.workers, int) else gpus
-        if workers > gpus:
-            raise errors.ConfigInvalid(
-                f"a pool has device: cuda and {workers} workers, one a GPU, "
-                f"but the cluster has {gpus} GPUs"
-            )
-        return workers
+    @property
+    def scaling(self) -> desired.ScalingSettings | None:
+        """How the pool follows its load, None if its number of workers is fixed."""
+        return self.workers.settings() if isinstance(self.workers, WorkersSection) else None
+
+    @property
+    def workers_in_words(self) -> str:
+        """How many workers it has, such as `4` or `0 to 8`."""
+        asked = self.workers
+        return f"{asked.min} to {asked.max}" if isinstance(asked, WorkersSection) else str(asked)
+
+
+def _workers_on_gpus(asked: int | Literal["auto"], gpus: int) -> int:
+    if not gpus:
+        raise errors.ConfigInvalid(
+            "a pool has device: cuda, but the cluster has no GPU; use device: cpu"
+        )
+    workers = asked if isinstance(asked, int) else gpus
+    if workers > gpus:
+        raise errors.ConfigInvalid(
+            f"a pool has device: cuda and {workers} workers, one a GPU, "
+            f"but the cluster has {gpus} GPUs"
+        )
+    return workers
 
 
 def _with_default(pools: dict[str, PoolSection]) -> dict[str, PoolSection]:
@@ -307,7 +375,11 @@ class Config(fields.Section):
             artifact_bytes_max=self.cache.artifact_bytes_max,
         )
         return desired.PoolSettings(
-            worker, pool.workers_in(capacity), pool.load_timeout_s, pool.copies_max
+            worker,
+            pool.workers_in(capacity),
+            pool.load_timeout_s,
+            pool.copies_max,
+            pool.scaling,
         )
 
     def model_specs(self) -> tuple[model.ModelSpec, ...]:

@@ -12,6 +12,8 @@ from meshserve.config import diagnostics, fields, schema
 FREE = ("options", "engine")
 """Mappings whose values may be any JSON."""
 
+MARKS = ("[key]", fields.NUMBER, fields.RANGE)
+
 
 def diagnostic(section: type[fields.Section], error: ErrorDetails) -> diagnostics.Diagnostic:
     """Return one of pydantic's errors in validating `section`, in words for a user."""
@@ -31,8 +33,9 @@ def diagnostic(section: type[fields.Section], error: ErrorDetails) -> diagnostic
 
 
 def _path(loc: diagnostics.Path) -> diagnostics.Path:
-    # Pydantic marks keys with "[key]", and below a free mapping names the JSON types that it tried.
-    path = tuple(part for part in loc if part != "[key]")
+    # Pydantic marks keys with "[key]" and unions with their tags; below a free mapping it names the
+    # JSON types that it tried.
+    path = tuple(part for part in loc if part not in MARKS)
     ends = [path.index(key) + 2 for key in FREE if key in path]
     return path[: min(ends)] if ends else path
 

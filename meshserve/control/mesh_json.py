@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from meshserve import errors
-from meshserve.control import node_json
+from meshserve.control import node_json, pool_json
 from meshserve.core.mesh import mesh_view
 from meshserve.core.values import catalog, llm_spec, model, reports, version_order
 from meshserve.storage import model_uri
@@ -19,7 +19,6 @@ from meshserve.storage import model_uri
 STATE_ORDER = ("ready", "loading", "fetching", "parked", "evicting", "failed", "absent")
 """A model has the first of these states that any of its copies has."""
 
-LOADING_STATES = ("loading", "fetching")
 NO_PROBLEMS: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 Json = dict[str, Any]
 Copies = Mapping[str, reports.CopyReport]
@@ -36,14 +35,7 @@ def status(view: mesh_view.MeshView, problems: Mapping[str, tuple[str, ...]] = N
         "state": _mesh_state(view),
         "endpoint": listen,
         "routed": view.are_gateways_serving,
-        "pools": [
-            {
-                "name": pool.name,
-                "device": pool.settings.device,
-                "workers": [_worker(worker) for worker in view.of_pool(pool.name)],
-            }
-            for pool in view.config.pools
-        ],
+        "pools": pool_json.pools(view),
         "gateways": [_gateway(gateway, listen) for gateway in view.gateways],
         "models": _counts(view),
         "quarantined": [
@@ -70,30 +62,8 @@ def status(view: mesh_view.MeshView, problems: Mapping[str, tuple[str, ...]] = N
     }
 
 
-def _worker(worker: mesh_view.WorkerView) -> Json:
-    report = worker.report
-    states: Counter[str] = Counter(copy.state for copy in worker.copies.values())
-    return {
-        "id": worker.id,
-        "node": worker.endpoint.node if worker.endpoint else "",
-        "pid": worker.pid,
-        "state": worker.state.value,
-        "reason": worker.reason,
-        "restarts": worker.restarts,
-        "resident": states["ready"] + states["parked"],
-        "loading": sum(states[state] for state in LOADING_STATES),
-        "booked_bytes": _bytes(report.booked if report else model.Footprint()),
-        "budget_bytes": _bytes(report.budget if report else worker.settings.memory),
-        "private_bytes": report.private_bytes if report else 0,
-        **(report.counters if report else reports.NO_COUNTS)._asdict(),
-    }
-
-
 def _mesh_state(view: mesh_view.MeshView) -> str:
-    workers_ready = all(
-        worker.is_ready for pool in view.config.pools for worker in view.of_pool(pool.name)
-    )
-    is_ready = workers_ready and view.are_gateways_serving
+    is_ready = pool_json.are_ready(view) and view.are_gateways_serving
     return "draining" if view.is_draining else "ready" if is_ready else "starting"
 
 
@@ -154,7 +124,7 @@ def _counts(view: mesh_view.MeshView) -> Json:
     return {
         "registered": len(view.models),
         "resident": counts["ready"] + counts["parked"],
-        "loading": sum(counts[state] for state in LOADING_STATES),
+        "loading": sum(counts[state] for state in pool_json.LOADING_STATES),
         "failed": counts["failed"],
     }
 
@@ -214,10 +184,6 @@ def _hogs(view: mesh_view.MeshView) -> list[Json]:
     ]
 
 
-def _bytes(footprint: model.Footprint) -> Json:
-    return {"host": footprint.host_bytes, "gpu": footprint.gpu_bytes}
-
-
 def foremost(id_: model.ModelId, copies: Copies) -> tuple[str, reports.CopyReport]:
     """Return the worker and the copy that decide the model's state; without copies it is absent."""
     return min(
@@ -250,7 +216,7 @@ def one_model(view: mesh_view.MeshView, declared: catalog.ModelDeclared, copies:
         "pinned": spec.pinned,
         "origin": str(spec.origin),
         "worker": worker if copy.state != "absent" else "",
-        "footprint_bytes": _bytes(_footprint(copy, declared)),
+        "footprint_bytes": pool_json.in_bytes(_footprint(copy, declared)),
         "requests": view.requests(spec.id, copies),
         "joining": _joining(copy, copies),
         "hung_runs": view.hung_runs(spec.id),

@@ -71,20 +71,20 @@ def _replicas(group: pod_groups.PodGroup) -> Faults:
 
 def _pool(settings: config.Config, group: pod_groups.PodGroup) -> Faults:
     pool = settings.pools[str(group.origin[1])]
-    workers = pod_groups.worker_count(pool, group)
+    bounds = pod_groups.worker_bounds(pool, group)
+    workers = bounds[1]
+    replicas = (group.replicas_min, group.replicas_max)
+    in_pod = pod_groups.workers_in_pod(bounds, replicas)
     if pool.device == "cpu" and group.gpus:
         message = f"a CPU group has no GPUs: the pool's device is cpu, but gpus is {group.gpus}"
         yield config.Diagnostic((*_place(group), "gpus"), message)
-    if pool.device == "cuda" and group.gpus * group.replicas_min < workers:
-        message = (
-            f"{workers} workers need a GPU each, but {group.replicas_min} pods have {group.gpus} "
-            "each"
-        )
+    if pool.device == "cuda" and group.gpus < in_pod:
+        pods = group.replicas_min if bounds[0] == bounds[1] else group.replicas_max
+        message = f"{workers} workers need a GPU each, but {pods} pods have {group.gpus} each"
         yield config.Diagnostic((*_place(group), "gpus"), message)
     if group.replicas_max > workers:
         message = f"{group.replicas_max} pods, but only {workers} workers: some would do nothing"
         yield config.Diagnostic((*_place(group), "replicas"), message)
-    in_pod = -(-workers // max(1, group.replicas_min))
     if group.memory_bytes < pool.memory * in_pod + group.shared_bytes:
         message = (
             f"{kube_names.quantity(group.memory_bytes)} is less than {in_pod} workers of "

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshserve import config
+from meshserve.config import schema
 from meshserve.kubernetes import manifest_yaml, pod_groups, pod_paths
 
 Document = dict[str, Any]
@@ -76,11 +77,18 @@ def _pools(
     return {
         str(group.origin[1]): {
             **(section.get(str(group.origin[1])) or {}),
-            "workers": pod_groups.worker_count(settings.pools[str(group.origin[1])], group),
+            "workers": _workers(settings.pools[str(group.origin[1])], group),
         }
         for group in groups
         if group.origin[0] == "pools"
     }
+
+
+def _workers(pool: schema.PoolSection, group: pod_groups.PodGroup) -> int | Document:
+    least, most = pod_groups.worker_bounds(pool, group)
+    if not isinstance(pool.workers, schema.WorkersSection):
+        return most
+    return {**pool.workers.model_dump(exclude_defaults=True), "min": least, "max": most}
 
 
 def _canary(pool: str) -> Document:

@@ -76,9 +76,27 @@ def llm_group_name(llm: llm_schema.LlmSection) -> str:
     return f"{kind}-{kube_names.as_dns_part(name)}"
 
 
-def worker_count(pool: schema.PoolSection, group: PodGroup) -> int:
-    """Return how many workers a pool has in its pods; `auto`: one a pod."""
-    return pool.workers if isinstance(pool.workers, int) else max(1, group.replicas_min)
+def worker_bounds(pool: schema.PoolSection, group: PodGroup) -> tuple[int, int]:
+    """Return the fewest and the most workers that a pool has in its pods; `auto`: one a pod."""
+    return _worker_bounds(pool, max(1, group.replicas_min), max(1, group.replicas_max))
+
+
+def _worker_bounds(
+    pool: schema.PoolSection, auto_min: int = 1, auto_max: int = 1
+) -> tuple[int, int]:
+    asked = pool.workers
+    if isinstance(asked, schema.WorkersSection):
+        most = asked.max if isinstance(asked.max, int) else max(auto_max, asked.min)
+        return asked.min, most
+    return (asked, asked) if isinstance(asked, int) else (auto_min, auto_min)
+
+
+def workers_in_pod(bounds: tuple[int, int], replicas: tuple[int, int]) -> int:
+    """Return how many workers one pod must have room for, with the fewest pods and with the most.
+
+    Both arguments are a minimum and a maximum.
+    """
+    return max(-(-workers // max(1, pods)) for workers, pods in zip(bounds, replicas, strict=True))
 
 
 def _section(settings: config.Config, name: str) -> kubernetes_schema.PodGroupSection:
@@ -88,13 +106,13 @@ def _section(settings: config.Config, name: str) -> kubernetes_schema.PodGroupSe
 def _of_pool(settings: config.Config, pool_name: str, pool: schema.PoolSection) -> PodGroup:
     name = pool_group_name(pool_name)
     section = _section(settings, name)
-    workers = pool.workers if isinstance(pool.workers, int) else 1
-    least, most = _replicas(section, workers, workers)
+    bounds = _worker_bounds(pool)
+    least, most = _replicas(section, *bounds)
     # Fewer pods than workers: each pod holds several of them.
-    workers_in_pod = -(-workers // max(1, least))
+    in_pod = workers_in_pod(bounds, (least, most))
     shared = section.shared_memory or POOL_SHARED_BYTES
-    needed = pool.memory * workers_in_pod + shared + POD_OVERHEAD_BYTES
-    gpus = workers_in_pod if pool.device == "cuda" else 0
+    needed = pool.memory * in_pod + shared + POD_OVERHEAD_BYTES
+    gpus = in_pod if pool.device == "cuda" else 0
     return PodGroup(
         name=name,
         origin=("pools", pool_name),

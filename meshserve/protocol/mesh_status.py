@@ -37,10 +37,19 @@ class WorkerStatus(TypedDict):
 
 
 class PoolStatus(TypedDict):
-    """One pool and its workers."""
+    """One pool and its workers, of which there should be `workers_wanted`.
+
+    `reason` says why that number was chosen, "" if it is fixed or was never changed. `held` is the
+    number of requests that wait for the first worker.
+    """
 
     name: str
     device: str
+    workers_min: int
+    workers_max: int
+    workers_wanted: int
+    reason: str
+    held: int
     workers: list[WorkerStatus]
 
 

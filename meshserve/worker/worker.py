@@ -12,7 +12,7 @@ from meshserve import tasks
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import catalog_sync, desired, model, model_stats, reports
 from meshserve.protocol import first_byte, handler_server, http_protocol, paths, sockets
-from meshserve.worker import load_signal, worker_report
+from meshserve.worker import load_signal, use_signal, worker_report
 from meshserve.worker.http import inference_rest, worker_app, worker_metrics
 from meshserve.worker.models import (
     copy_effects,
@@ -55,8 +55,9 @@ class PoolWorker:
         self._report_pages = worker_report.ReportPages(self.host)
         self._report_events = worker_report.ReportEvents(self.host)
         self._load_signal = load_signal.LoadSignal(self.host)
+        self._use_signal = use_signal.UseSignal(self.host)
         self._server: handler_server.HandlerServer | None = None
-        self._ticking: asyncio.Task[None] | None = None
+        self._ticking: list[asyncio.Task[None]] = []
 
     async def start(self) -> model.Endpoint:
         """Listen on a Unix socket, for other nodes on a free TCP port too; return the endpoint."""
@@ -67,7 +68,8 @@ class PoolWorker:
         self._server = await http_protocol.serve(
             self.app.handle, listeners, first_byte.maker(address.secret)
         )
-        self._ticking = tasks.spawn(tasks.keep(self.host.run, "tick"), "tick")
+        loops = {"tick": self.host.run, "use": self._use_signal.run}
+        self._ticking = [tasks.spawn(tasks.keep(loop, name), name) for name, loop in loops.items()]
         # Last: objects that exist until now are never scanned by the garbage collector again.
         process_memory.calm_collector()
         return model.Endpoint(address.node, address.host, self._server.port, address.socket_path)
@@ -116,6 +118,7 @@ class PoolWorker:
             hogs=self.host.trials.ailing.hogs(),
             excess_s=self.host.trials.ailing.excess_s,
             events=self._report_events.next(page.since, asyncio.get_running_loop().time()),
+            use=self._use_signal.take(),
         )
 
     def copies(self, ids: tuple[model.ModelId, ...]) -> tuple[reports.CopyReport, ...]:
@@ -135,9 +138,9 @@ class PoolWorker:
 
     async def stop(self) -> None:
         """Close the sockets, end the tasks, free the models."""
-        if self._ticking is not None:
-            self._ticking.cancel()
-            await asyncio.gather(self._ticking, return_exceptions=True)
+        for ticking in self._ticking:
+            ticking.cancel()
+        await asyncio.gather(*self._ticking, return_exceptions=True)
         # The sockets are closed before the models, which requests in progress still need.
         if self._server is not None:
             await self._server.stop()

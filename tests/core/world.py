@@ -84,6 +84,7 @@ class World:
         self.watched: dict[tuple[str, str], int] = {}
         self.open_tickets: set[str] = set()
         self.ticket_answers: dict[str, commands.AnswerCommand] = {}
+        self.held_answers: dict[str, commands.HeldCommand] = {}
         self.is_store_broken = False
         self._is_saving_slowly = is_saving_slowly
         self._numbers = itertools.count(1)
@@ -154,11 +155,14 @@ class World:
             return type(error).__name__
         return ""
 
-    def _perform(self, command: commands.Command) -> None:
+    def _perform(self, command: commands.Command) -> None:  # noqa: C901 - a case a command
         match command:
             case commands.Acknowledge() | commands.Refuse():
                 self.open_tickets.remove(command.ticket)
                 self.ticket_answers[command.ticket] = command
+            case commands.Admit() | commands.TurnAway():
+                assert command.ticket not in self.held_answers, "a held request is answered once"
+                self.held_answers[command.ticket] = command
             case commands.Watch():
                 self.watched[command.kind, command.id] = command.pid
             case commands.Unwatch():
@@ -354,7 +358,7 @@ class World:
         assert not self.mesh.admin_queue.has_open
         wanted = {
             id_: pool_.settings
-            for pool_ in self.mesh.catalog.desired.pools
+            for pool_ in self.mesh.pool_sizes.wanted(self.mesh.catalog.desired.pools)
             for id_ in pool_.worker_ids()
         }
         assert {

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from meshserve.kubernetes import pod_groups
 from tests.kubernetes import meshes
 
@@ -50,7 +52,34 @@ def test_auto_is_one_worker_a_pod() -> None:
     content = {"kubernetes": {"groups": {"pool-default": {"replicas": {"min": 3, "max": 3}}}}}
     settings = meshes.settings({"models": [], **content})
     (group,) = pod_groups.plan(settings)
-    assert pod_groups.worker_count(settings.pools["default"], group) == 3
+    assert pod_groups.worker_bounds(settings.pools["default"], group) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("workers", "replicas", "pods", "bounds", "in_pod"),
+    [
+        ({"min": 1, "max": 4}, None, (1, 4), (1, 4), 1),
+        ({"min": 0, "max": 4}, None, (0, 4), (0, 4), 1),
+        ({"min": 2, "max": 6}, {"min": 1, "max": 2}, (1, 2), (2, 6), 3),
+        ({"min": 1}, {"min": 1, "max": 5}, (1, 5), (1, 5), 1),
+        ({"min": 3}, None, (3, 3), (3, 3), 1),
+    ],
+)
+def test_the_pods_of_a_pool_that_follows_its_load_follow_it_too(
+    workers: dict[str, int],
+    replicas: dict[str, int] | None,
+    pods: tuple[int, int],
+    bounds: tuple[int, int],
+    in_pod: int,
+) -> None:
+    content: dict[str, Any] = {"pools": {"default": {"workers": workers, "memory": "6GiB"}}}
+    if replicas:
+        content["kubernetes"] = {"groups": {"pool-default": {"replicas": replicas}}}
+    settings = meshes.settings({"models": [], **content})
+    (group,) = pod_groups.plan(settings)
+    assert (group.replicas_min, group.replicas_max) == pods
+    assert pod_groups.worker_bounds(settings.pools["default"], group) == bounds
+    assert group.memory_bytes == in_pod * 6 * GIB + 2 * GIB
 
 
 def test_an_llm_is_on_gpus_unless_something_says_otherwise() -> None:

@@ -40,7 +40,7 @@ class SimulatedWorker(worker.PoolWorker):
 
     async def start(self) -> model.Endpoint:
         self.host.trials.look_for_deaths()
-        self._ticking = tasks.spawn(tasks.keep(self.host.run, "tick"), "tick")
+        self._ticking = [tasks.spawn(tasks.keep(self.host.run, "tick"), "tick")]
         self.is_listening = True
         return model.Endpoint(
             self.address.node, "127.0.0.1", self.process.pid, self.address.socket_path

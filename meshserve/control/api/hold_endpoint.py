@@ -1,6 +1,7 @@
-"""The endpoint that gateways ask whether a held request for an LLM may go on.
+"""The endpoint that gateways ask whether a held request may go on.
 
-The gateway keeps the request's body; its question waits here until a replica is ready.
+The gateway keeps the request's body; its question waits here until a replica of the LLM is ready,
+or a worker of the pool.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable
 from typing import assert_never
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,6 +21,9 @@ from meshserve.control.api import openai_models, rest_routes
 from meshserve.core.values import commands, events, llm_events
 from meshserve.protocol import llm_errors, paths
 
+REASON_MAX = 1000
+"""Characters of a reason in a header."""
+
 # More digits are no size of a body, and Python's `int` raises beyond 4,300 of them.
 SIZE_DIGITS_MAX = 15
 CLIENT_CLOSED_REQUEST = 499
@@ -26,6 +31,9 @@ CLIENT_CLOSED_REQUEST = 499
 
 ANTHROPIC = "anthropic"
 """The value of the query's `api` for requests of Anthropic's API."""
+
+SMALL = "small"
+"""The value of the query's `api` for requests of models in pools."""
 
 NOT_READY = openai_models.ErrorKind("server_error", None, "service_unavailable")
 
@@ -37,8 +45,8 @@ class HoldEndpoint:
         self._post = post
         self._numbers = itertools.count(1)
         self._waiting: dict[str, asyncio.Future[Response]] = {}
-        # Tickets whose refusals have Anthropic's form.
-        self._anthropic: set[str] = set()
+        # The query's `api` by ticket: it decides the form of a refusal.
+        self._apis: dict[str, str] = {}
 
     def perform(self, command: commands.HeldCommand) -> None:
         """Answer the request with the command's ticket, unless its client has left."""
@@ -49,8 +57,7 @@ class HoldEndpoint:
             case commands.Admit():
                 waiting.set_result(Response(media_type="application/json"))
             case commands.TurnAway():
-                is_anthropic = command.ticket in self._anthropic
-                waiting.set_result(_turned_away(command, is_anthropic=is_anthropic))
+                waiting.set_result(_turned_away(command, self._apis[command.ticket]))
             case _:
                 assert_never(command)
 
@@ -62,17 +69,16 @@ class HoldEndpoint:
         name, size_bytes = _name_and_size(request)
         await rest_routes.read_body(request)
         ticket = str(next(self._numbers))
-        if request.query_params.get("api") == ANTHROPIC:
-            self._anthropic.add(ticket)
+        api = self._apis[ticket] = request.query_params.get("api", "")
         answer = self._waiting[ticket] = asyncio.get_running_loop().create_future()
         gone = tasks.spawn(_wait_until_gone(request), f"held request {ticket}")
-        self._post(llm_events.RequestHeld(ticket, name, size_bytes))
+        self._post(llm_events.RequestHeld(ticket, name, size_bytes, is_small=api == SMALL))
         try:
             await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
         finally:
             gone.cancel()
             del self._waiting[ticket]
-            self._anthropic.discard(ticket)
+            del self._apis[ticket]
             # Without this event the mesh would count the request and its bytes for ever.
             if not answer.done():
                 self._post(llm_events.HeldRequestLeft(ticket))
@@ -92,8 +98,15 @@ async def _wait_until_gone(request: Request) -> None:
         pass
 
 
-def _turned_away(command: commands.TurnAway, *, is_anthropic: bool) -> Response:
-    if is_anthropic:
+def _turned_away(command: commands.TurnAway, api: str) -> Response:
+    if api == SMALL:
+        status = 404 if command.is_unknown else 503
+        answer = rest_routes.json_response({"error": command.reason}, status)
+        # For gRPC calls, because scripts of Envoy read headers more easily than JSON.
+        answer.headers[paths.REASON_HEADER] = quote(command.reason[:REASON_MAX])
+        if command.is_unknown:
+            return answer
+    elif api == ANTHROPIC:
         answer = rest_routes.json_response(llm_errors.anthropic(command.reason, 503), 503)
     else:
         answer = openai_models.refusal(503, command.reason, NOT_READY)

@@ -50,6 +50,7 @@ class MeshMetrics:
         yield _gauge("models_registered", "Registered versions of models.", len(view.models))
         yield _gauge("aliases", "Aliases.", len(view.aliases))
         yield _gauge("workers", "Workers by pool and state.", _workers(view), ("pool", "state"))
+        yield from _pool_families(view.pools)
         yield _counter("controller_restarts", "Restarts of the controller.", source.restarts)
         yield _counter(
             "controller_events", "Events that the controller handled.", source.events_handled
@@ -97,6 +98,19 @@ def _workers(view: mesh_view.MeshView) -> Samples:
         counts: Counter[str] = Counter(worker.state for worker in view.of_pool(pool.name))
         # Also the states that no worker is in: an alert can't see a series that is missing.
         yield from (((pool.name, state), counts[state]) for state in WORKER_STATES)
+
+
+def _pool_families(pools: Mapping[str, mesh_view.PoolView]) -> Iterator[Metric]:
+    wanted = [((name,), pool.workers_wanted) for name, pool in pools.items()]
+    yield _gauge("pool_workers_wanted", "Workers that a pool should have now.", wanted, ("pool",))
+    changes = [((name,), pool.changes) for name, pool in pools.items()]
+    yield _counter("pool_size_changes", "Changes of that number by load.", changes, ("pool",))
+    reasons = [((name, pool.reason), 1.0) for name, pool in pools.items() if pool.reason]
+    yield _gauge(
+        "pool_size_reason", "1 for the reason of the last change.", reasons, ("pool", "reason")
+    )
+    held = [((name,), pool.held_requests) for name, pool in pools.items()]
+    yield _gauge("pool_held_requests", "Requests that wait for a worker.", held, ("pool",))
 
 
 def _llm_families(llms: Llms) -> Iterator[Metric]:

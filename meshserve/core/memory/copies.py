@@ -37,15 +37,30 @@ class WorkerLimits:
     patience_s: float = 2.0
 
 
+EVICTED_MAX = 4096
+"""Evicted copies that are remembered, to notice those that come back."""
+
+
 @dataclass(slots=True)
 class ResidencyCounts:
-    """Totals since the worker began. `evictions`: copies freed for others or for being idle."""
+    """Totals since the worker began. `evictions`: copies freed for others or for being idle.
+
+    `evicted_s` has the keys of the copies that were freed for others last, each with the time.
+    """
 
     hits: int = 0
     misses: int = 0
     loads: int = 0
     load_failures: int = 0
     evictions: int = 0
+    evicted_s: dict[str, float] = field(default_factory=dict)
+
+    def note_eviction(self, key: str, now_s: float) -> None:
+        """Remember that a copy was freed to make room, in place of the one freed longest ago."""
+        self.evicted_s.pop(key, None)
+        self.evicted_s[key] = now_s
+        if len(self.evicted_s) > EVICTED_MAX:
+            del self.evicted_s[next(iter(self.evicted_s))]
 
 
 @dataclass(slots=True)

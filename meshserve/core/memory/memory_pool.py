@@ -298,6 +298,7 @@ class MemoryPool:
         reason = self._reason(comer) if plan.free or plan.offload else ""
         for key in plan.free:
             self.evict(self.copies[key], reason)
+            self.counts.note_eviction(key, self.now_s)
         for key in plan.offload:
             self._raise_age(self.copies[key])
             self._note_departure("parked", self.copies[key], reason)

@@ -49,9 +49,9 @@ class Residency:
         self._out: list[ev.Command] = []
         self._pool = memory_pool.MemoryPool(limits, policy, self._out)
         self._waiters = waiters.Waiters(self._out)
-        self._admission = admission.Admission(self._pool, self._waiters, limits)
+        self.admission = admission.Admission(self._pool, self._waiters, limits)
         self._requests = lease_requests.LeaseRequests(
-            self._pool, self._waiters, self._admission, limits
+            self._pool, self._waiters, self.admission, limits
         )
         self._deaths = copy_deaths.CopyDeaths(self._pool, self._requests)
         self.bindings = self._requests.bindings
@@ -144,7 +144,7 @@ class Residency:
     @property
     def is_short(self) -> bool:
         """Whether evicting all idle copies would free too little, or a load waits for long."""
-        first = next(iter(self._admission.queue.values()), None)
+        first = next(iter(self.admission.queue.values()), None)
         if first and self._pool.now_s - first.since_s > self.limits.patience_s / 2:
             return True
         return not model.NO_BYTES.fits_in(self.account.free_soon.plus(self.account.evictable))
@@ -154,7 +154,7 @@ class Residency:
         assert not self._out, "a command was not handed out"
         invariants.check_copies(self.copies, self.bindings)
         invariants.check_bytes(self._pool, self.copies)
-        invariants.check_admission(self._admission, self._pool, self.copies, self.limits)
+        invariants.check_admission(self.admission, self._pool, self.copies, self.limits)
         invariants.check_waiters(self._waiters, (*self.copies.values(), *self.bindings.values()))
 
     # Requests
@@ -171,11 +171,11 @@ class Residency:
         record = self._waiters.remove(event.ticket)
         if isinstance(record, copies.Copy):
             self._requests.reconsider(record)
-            self._admission.admit()
+            self.admission.admit()
 
     def _release(self, event: ev.LeaseReleased) -> None:
-        if self._pool.release(self.copies[event.key]) and self._admission.queue:
-            self._admission.admit()
+        if self._pool.release(self.copies[event.key]) and self.admission.queue:
+            self.admission.admit()
 
     # Artifacts and names
 
@@ -200,7 +200,7 @@ class Residency:
             self._requests.request_copy(copy, ticket, binding.id)
         if copy.state is CopyPhase.READY:
             self.previous.drop(binding.id)
-        self._admission.admit()
+        self.admission.admit()
 
     def _forget(self, event: ev.ModelForgotten) -> None:
         """Unbind a model that is withdrawn, or declared anew with another artifact."""
@@ -232,7 +232,7 @@ class Residency:
             self._waiters.refuse(tickets, errors.ModelNotFound(message))
         elif tickets:
             self._requests.fetch_again(event.id, tickets)
-        self._admission.admit()
+        self.admission.admit()
 
     def _record_failure(self, record: waiters.Record, error: errors.MeshError) -> None:
         """Count a failed fetch or load, start its back-off, and refuse its waiters."""
@@ -289,8 +289,8 @@ class Residency:
             self._requests.refuse_all(copy, too_big)
 
     def _finish_admission(self, copy: copies.Copy) -> None:
-        self._admission.finish(copy)
-        self._admission.admit()
+        self.admission.finish(copy)
+        self.admission.admit()
 
     def _fail_load(self, event: ev.CopyLoadFailed) -> None:
         copy = self.copies[event.key]
@@ -314,10 +314,10 @@ class Residency:
         else:
             self._pool.record_offloaded(copy)
         if copy.waiters:
-            self._admission.enqueue(copy)
+            self.admission.enqueue(copy)
         else:
             self._pool.update(copy)
-        self._admission.admit()
+        self.admission.admit()
 
     def _fail_move(self, event: ev.DeviceMoveFailed) -> None:
         copy = self.copies[event.key]
@@ -328,7 +328,7 @@ class Residency:
         copy = self.copies.get(event.key)
         if copy is not None:
             copy.set_load_extra(event.load_extra_bytes)
-            self._admission.admit()
+            self.admission.admit()
 
     # Admin requests
 
@@ -344,7 +344,7 @@ class Residency:
             if copy is not None:
                 self._pool.unpin(copy, event.id)
                 self._pool.update(copy)
-        self._admission.admit()
+        self.admission.admit()
 
     def _unload(self, event: ev.UnloadRequested) -> None:
         copy = self._requests.copy_of(event.id)
@@ -357,7 +357,7 @@ class Residency:
     def _record_memory(self, event: ev.MemoryMeasured) -> None:
         """Subtract the process's overhead from the budget, and evict copies that no longer fit."""
         loading = [
-            copy for copy in self._admission.in_progress.values() if copy.state is CopyPhase.LOADING
+            copy for copy in self.admission.in_progress.values() if copy.state is CopyPhase.LOADING
         ]
         reused_bytes = min(event.free_bytes, self.account.budget.host_bytes // REUSED_DIVISOR)
         self.account.record_process_memory(
@@ -369,17 +369,17 @@ class Residency:
         # then the copy may be refused as too big. Until then no other copy is evicted for it.
         if not loading:
             self._pool.evict_excess()
-        self._admission.admit()
+        self.admission.admit()
 
     def _check_time(self) -> None:
         now_s, idle_s = self._pool.now_s, self.limits.idle_unload_s
-        for copy in list(self._admission.in_progress.values()):
+        for copy in list(self.admission.in_progress.values()):
             is_late = now_s - copy.since_s > copy.load_timeout_s
             if is_late and copy.state is CopyPhase.LOADING:
                 self._time_out(copy)
         if idle_s is not None and now_s - self._swept_s >= idle_s / SWEEPS_PER_IDLE_TIME:
             self._unload_idle(idle_s)
-        self._admission.admit(may_drain=True)
+        self.admission.admit(may_drain=True)
 
     def _time_out(self, copy: copies.Copy) -> None:
         """Refuse the waiters of a load that hangs; keep its bytes booked and don't start it again.
@@ -387,7 +387,7 @@ class Residency:
         How much memory its thread has taken, and will take until it ends, is unknown.
         """
         self._pool.move(copy, CopyMove.TIMED_OUT)
-        self._admission.finish(copy)
+        self.admission.finish(copy)
         message = f"the load has not ended within {copy.load_timeout_s:g} s"
         self._record_failure(copy, errors.LoadFailed(message))
 

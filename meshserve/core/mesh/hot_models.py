@@ -160,6 +160,16 @@ class HotModels:
         if hot_model.routed != before:
             self._gateways.configure()
 
+    def workers_needed(self, pool: str) -> int:
+        """Return how many workers the pool's busiest hot model needs, also if the pool has fewer.
+
+        0 without a hot model.
+        """
+        settings = self._index.desired.pool(pool)
+        copies_max = settings.copies_max if settings else 1
+        loads = (sum(hot.loads.values()) for hot in self.models.values() if hot.pool == pool)
+        return max((worker_count(load, copies_max) for load in loads), default=0)
+
     def copy_ensured(self, event: events.CopyEnsured, now_s: float) -> None:
         """Route requests to a worker that has loaded the model, or leave out one that could not."""
         hot_model = self.models.get(event.id.name)

@@ -15,10 +15,11 @@ from meshserve.core.mesh import (
     node_drains,
     node_views,
     pins,
+    pool_holds,
+    pool_sizes,
     quarantine,
 )
 from meshserve.core.processes import gateways, workers
-from meshserve.core.processes.reconcile import ProcessState
 from meshserve.core.values import (
     catalog,
     commands,
@@ -47,6 +48,10 @@ class Mesh:
         self.gateways = gateways.Gateways(self._out)
         self.pins = pins.Pins(self.catalog, self.workers, self._out)
         self.hot_models = hot_models.HotModels(self.catalog, self.workers, self.gateways, self._out)
+        self.pool_sizes = pool_sizes.PoolSizes(self.workers, self.hot_models)
+        self.pool_holds = pool_holds.PoolHolds(
+            self.catalog, self.workers, self.gateways, self.pool_sizes, self._out
+        )
         self.llms = llms.Llms(self.gateways, self._out)
         self.drains = node_drains.NodeDrains(
             self.catalog, self.workers, self.gateways, self.llms.fleet, self._out
@@ -54,7 +59,9 @@ class Mesh:
         self.admin_queue = admin_requests.AdminQueue(self.catalog, self._out)
         self.copy_requests = copy_requests.CopyRequests(self.catalog, self.workers, self._out)
         self._quarantine = quarantine.Quarantine(self.catalog, self.workers, self.admin_queue)
-        self.history = mesh_history.MeshHistory(self.workers, self.hot_models, self.llms.fleet)
+        self.history = mesh_history.MeshHistory(
+            self.workers, self.hot_models, self.pool_sizes, self.llms.fleet
+        )
         self.is_draining = False
         self._controller: model.Endpoint | None = None
         self._is_restored = False
@@ -111,6 +118,7 @@ class Mesh:
                 self.hot_models.forget_quiet()
                 self.pins.retry(now_s)
                 self.drains.forget_gone(self.admin_queue)
+                self.pool_sizes.tick(now_s)
             case _:
                 assert_never(event)
 
@@ -165,6 +173,8 @@ class Mesh:
                 assert_never(event)
 
     def _take_in_llm(self, event: llm_events.LlmEvent, now_s: float) -> None:
+        if self.pool_holds.take(event, now_s):
+            return
         # A replica is watched while its pid is known, whatever the event did to it.
         replica_id = llms.replica_of(event)
         before = self.llms.fleet.find_replica(replica_id)
@@ -193,12 +203,14 @@ class Mesh:
         # Workers end after the gateways: a draining gateway still has requests for them.
         if not self.is_draining or not self.gateways.records:
             self._follow_workers(now_s)
+        self.pool_holds.follow(now_s, is_draining=self.is_draining)
         self.llms.reconcile(() if self.is_draining else self.catalog.desired.llms, now_s)
 
     def _follow_workers(self, now_s: float) -> None:
         # Gateways get the loss of a worker before its restart is ordered, which takes longer.
         self._follow_changed_pools()
-        self.workers.reconcile(() if self.is_draining else self.drains.pools(), now_s)
+        wanted = self.drains.pools(self.pool_sizes.wanted(self.catalog.desired.pools))
+        self.workers.reconcile(() if self.is_draining else wanted, now_s)
         self._follow_changed_pools()
         self.pins.follow_moving()
 
@@ -334,6 +346,7 @@ class Mesh:
                 hot_routes=self.hot_models.routes(),
                 llms=mesh_view.llm_views(self.llms.llms.values()),
                 nodes=node_views.views(self.catalog.nodes.seen, self.drains),
+                pools=self.pool_holds.views(),
                 models=self.catalog.models,
                 aliases=MappingProxyType(self.catalog.aliases),
                 events=self.history.log,
@@ -357,26 +370,19 @@ class Mesh:
         return snapshots.GatewaySnapshot(
             listen=wanted.gateway.listen,
             node=node,
-            pools={pool.name: self._members(pool.name) for pool in wanted.pools},
-            default_pool=desired.DEFAULT_POOL,
+            pools={pool.name: self.workers.members(pool.name) for pool in wanted.pools},
             routes=dict(self.catalog.routes),
             controller=self._controller,
             request_bytes_max=wanted.gateway.request_bytes_max,
-            is_native=wanted.gateway.is_native,
+            is_native=wanted.gateway.is_native and not wanted.can_sleep,
             keys=wanted.gateway.keys,
             cors_origins=wanted.gateway.cors_origins,
             revision=self.gateways.revision,
-            workers_wanted=sum(pool.workers for pool in wanted.pools),
+            workers_wanted=sum(pool.workers_min for pool in wanted.pools),
+            held=self.pool_holds.held(),
             llms=self.llms.routes(),
             hot=self.hot_models.routes(),
             is_leaving=node in self.drains.drains,
-        )
-
-    def _members(self, pool: str) -> tuple[snapshots.RingMember, ...]:
-        return tuple(
-            snapshots.RingMember(worker.id, worker.endpoint, worker.state is ProcessState.READY)
-            for worker in self.workers.of_pool(pool)
-            if worker.endpoint
         )
 
     def check(self) -> None:
@@ -386,8 +392,7 @@ class Mesh:
         self.hot_models.check()
         self.copy_requests.check()
         self.drains.check()
+        self.pool_holds.check()
         if not (self.is_draining or self._is_waiting):
             self.pins.check()
-        for worker in self.workers.records.values():
-            assert worker.synced <= worker.sent
-            assert worker.state is not ProcessState.READY or (worker.is_up and worker.endpoint)
+        self.workers.check()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from meshserve.core.llm import llm_fleet, llm_state, replica_state
-from meshserve.core.mesh import event_log, hot_models
+from meshserve.core.mesh import event_log, hot_models, pool_sizes
 from meshserve.core.processes import workers
 from meshserve.core.processes.reconcile import ProcessState
 from meshserve.core.values import (
@@ -30,17 +30,18 @@ class MeshHistory:
         self,
         workers_: workers.Workers,
         hot_models_: hot_models.HotModels,
+        pool_sizes_: pool_sizes.PoolSizes,
         fleet: llm_fleet.Fleet,
     ) -> None:
         self.log = event_log.EventLog()
-        self._workers = workers_
-        self._hot_models = hot_models_
-        self._fleet = fleet
+        self._workers, self._fleet = workers_, fleet
+        self._hot_models, self._pool_sizes = hot_models_, pool_sizes_
         self._now_s = 0.0
         self._saving = commands.SaveChanges(())
         self._ready_pids: dict[str, int] = {}
         self._spread: dict[str, tuple[str, ...]] = {}
         self._replicas: dict[str, int] = {}
+        self._pool_changes: dict[str, int] = {}
         self._lost: dict[str, tuple[int, int]] = {}
         # By type, because most events and commands are no news, and there are thousands a second.
         self._of_event: dict[type, Callable[[Any], None]] = {
@@ -196,9 +197,14 @@ class MeshHistory:
     def _drain_requested(self, _: events.DrainRequested) -> None:
         self._add("draining", "all processes finish their requests and end")
 
-    # LLMs
+    # Numbers of processes
 
     def _ticked(self, _: events.Ticked) -> None:
+        for name, size in self._pool_sizes.sizes.items():
+            if size.changes != self._pool_changes.get(name, 0):
+                self._pool_changes[name] = size.changes
+                words = f"pool {name}: {size.before} → {size.count} workers: {size.reason}"
+                self._add("scaled", words)
         for llm in self._fleet.llms.values():
             before = self._replicas.get(llm.name, 0)
             if llm.desired_replicas != before:

@@ -91,6 +91,19 @@ class GatewayView:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolView:
+    """How many workers a pool should have, after how many changes, and why since the last one.
+
+    `held_requests` wait at the gateways for its first worker.
+    """
+
+    workers_wanted: int
+    changes: int = 0
+    reason: str = ""
+    held_requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DurationView:
     """Starts or wakes of an LLM: their number, their total time, and the expected next time."""
 
@@ -144,6 +157,7 @@ class MeshView:
     hot_routes: tuple[snapshots.HotRoute, ...]
     llms: tuple[LlmView, ...]
     nodes: tuple[node_views.NodeView, ...]
+    pools: Mapping[str, PoolView]
     models: ModelsView
     aliases: Mapping[str, desired.DesiredAlias]
     events: EventsView

@@ -98,13 +98,12 @@ class NodeDrains:
             and not (node.id in self.drains and self.drains[node.id].may_gateway_go)
         )
 
-    def pools(self) -> tuple[desired.PoolSettings, ...]:
-        """Return the pools as they are to be now.
+    def pools(self, pools: tuple[desired.PoolSettings, ...]) -> tuple[desired.PoolSettings, ...]:
+        """Return the pools as they are to be now, by what they would be without a drain.
 
         One whose workers are all on nodes that drain has one more until it has one elsewhere: it
         answers while they move.
         """
-        pools = self._index.desired.pools
         if not (self.drains or self._extras):
             return pools
         self._extras = {pool.name for pool in pools if self._needs_extra(pool)}

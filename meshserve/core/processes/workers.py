@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from meshserve.core import backoff
 from meshserve.core.processes import hash_ring, reconcile
 from meshserve.core.processes.reconcile import ProcessMove, ProcessState
-from meshserve.core.values import catalog, catalog_sync, commands, desired, events, model, reports
+from meshserve.core.values import (
+    catalog,
+    catalog_sync,
+    commands,
+    desired,
+    events,
+    model,
+    reports,
+    snapshots,
+)
 
 HUNG_SHARE = 1 / 16
 """Part of a worker's threads which, lost to runs that hang, is a reason to replace it at once."""
@@ -98,6 +107,21 @@ class Workers(
     def ready(self, pool: str) -> list[str]:
         """Return the ids of the pool's ready workers."""
         return [worker.id for worker in self.of_pool(pool) if worker.state is ProcessState.READY]
+
+    def members(self, pool: str) -> tuple[snapshots.RingMember, ...]:
+        """Return the pool's workers that have an address, as gateways see them."""
+        return tuple(
+            snapshots.RingMember(worker.id, worker.endpoint, worker.state is ProcessState.READY)
+            for worker in self.of_pool(pool)
+            if worker.endpoint
+        )
+
+    def has_ready(self, pool: str) -> bool:
+        """Return whether one of the pool's workers is ready."""
+        return any(
+            worker.state is ProcessState.READY and worker.settings.pool == pool
+            for worker in self.records.values()
+        )
 
     def is_ready(self, worker_id: str) -> bool:
         """Return whether a worker of that id exists and is ready."""
@@ -228,6 +252,12 @@ class Workers(
         worker = self.running(worker_id)
         if worker is not None:
             worker.take_copy(id_, copy)
+
+    def check(self) -> None:
+        """Assert that no worker has more than was sent, and that ready ones can be reached."""
+        for worker in self.records.values():
+            assert worker.synced <= worker.sent
+            assert worker.state is not ProcessState.READY or (worker.is_up and worker.endpoint)
 
     # Catalogs
 

@@ -219,18 +219,22 @@ class WakeReplica:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Let the gateway pass the held request on: all gateways know a ready replica."""
+    """Let the gateway pass the held request on: all gateways know a ready replica, or worker."""
 
     ticket: str
 
 
 @dataclass(frozen=True, slots=True)
 class TurnAway:
-    """Answer the held request with HTTP 503, the reason, and Retry-After: `retry_after_s`."""
+    """Answer the held request with HTTP 503, the reason, and Retry-After: `retry_after_s`.
+
+    With `is_unknown` the answer is 404: there is no such model.
+    """
 
     ticket: str
     reason: str
     retry_after_s: float
+    is_unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

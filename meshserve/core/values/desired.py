@@ -41,9 +41,27 @@ class WorkerSettings:
     artifact_bytes_max: int = 10 << 30
 
 
+HELD_AT_POOLS = llm_spec.HoldLimits(wait_s_max=120.0)
+"""A worker starts in seconds, an LLM in minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingSettings:
+    """How a pool follows its load: with `workers_min` workers at least, 0 while nobody calls it.
+
+    A need for more workers has to last for `grow_after_s`, one for fewer for `shrink_after_s`.
+    `held` bounds the requests that wait for the first worker of a pool that has none.
+    """
+
+    workers_min: int = 1
+    grow_after_s: float = 5.0
+    shrink_after_s: float = 300.0
+    held: llm_spec.HoldLimits = HELD_AT_POOLS
+
+
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """A pool of equal workers.
+    """A pool of equal workers: `workers` of them, with `scaling` at most.
 
     `load_timeout_s` applies to models that set none. A busy model has at most `copies_max` copies
     in the pool.
@@ -53,11 +71,22 @@ class PoolSettings:
     workers: int = 1
     load_timeout_s: float = 120.0
     copies_max: int = 8
+    scaling: ScalingSettings | None = None
 
     @property
     def name(self) -> str:
         """The pool's name, the first part of its workers' ids."""
         return self.settings.pool
+
+    @property
+    def workers_min(self) -> int:
+        """The fewest workers that it has."""
+        return self.scaling.workers_min if self.scaling else self.workers
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether it has no worker while nobody calls its models, whose requests are then held."""
+        return self.workers_min == 0
 
     def worker_ids(self) -> tuple[str, ...]:
         """Return the ids of the pool's workers; they stay the same at each start."""
@@ -136,6 +165,11 @@ class Desired:
     logs: LogSettings = LogSettings()
     # A document and not these values: a later version of meshserve reads it with its own defaults.
     document: str = ""
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether a pool sleeps at times: only Envoy's scripts hold requests, its module can't."""
+        return any(pool.can_sleep for pool in self.pools)
 
     def pool(self, name: str) -> PoolSettings | None:
         """Return the pool of that name, if any."""

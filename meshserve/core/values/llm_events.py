@@ -12,11 +12,13 @@ class RequestHeld:
     """A request for an LLM waits at a gateway: answered by Admit or TurnAway.
 
     `name` is any of the LLM's names, `size_bytes` the length of the body that the gateway holds.
+    With `is_small` it is for a model of a pool that has no worker.
     """
 
     ticket: str
     name: str
     size_bytes: int
+    is_small: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,9 @@ from typing import Literal, NamedTuple
 from meshserve.core.values import catalog, containment, copy_details, mesh_events, model
 
 CopyState = Literal["absent", "fetching", "loading", "ready", "parked", "evicting", "failed"]
+USED_S = 300.0
+"""For so long a copy counts as used after a request."""
+
 JoiningState = Literal["", "joined", "unproven", "never", "stopped"]
 WorkerState = Literal["starting", "ready", "draining", "lost"]
 
@@ -63,6 +66,25 @@ class ModelDemand(NamedTuple):
     share: float
 
 
+class WorkerUse(NamedTuple):
+    """What a worker's time and memory went to since its last report.
+
+    `cores` is the processor time of all its threads, in cores, with what its event loop waited for
+    a processor. `lost` is the share of the time in
+    which requests waited for models that had been evicted to make room, `queued` that in which
+    loads waited for others to end. `used` is the memory of the copies that had a request in the
+    last USED_S seconds.
+    """
+
+    cores: float = 0.0
+    lost: float = 0.0
+    queued: float = 0.0
+    used: model.Footprint = model.NO_BYTES
+
+
+UNUSED = WorkerUse()
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
     """One worker at one moment, with what has changed since an earlier report.
@@ -75,7 +97,7 @@ class WorkerReport:
     yet: both come again with each report. `hung` are the copies with runs that hang in its threads,
     of which it has `run_threads`, and `hogs` those that ran when it took far more memory than its
     budget, which it does now for `excess_s` seconds. `join_stops` are its copies that are
-    joined no more and of which its catalog does not say so yet.
+    joined no more and of which its catalog does not say so yet. `use` is what pools scale by.
     """
 
     worker_id: str
@@ -104,6 +126,7 @@ class WorkerReport:
     join_stops: tuple[catalog.JoiningStopped, ...] = ()
     # Those that the report before has not told, or all that it remembers if that one was lost.
     events: tuple[mesh_events.CopyEvent, ...] = ()
+    use: WorkerUse = UNUSED
 
     @property
     def hung_runs(self) -> int:

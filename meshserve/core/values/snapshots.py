@@ -66,9 +66,11 @@ class GatewaySnapshot:
     `routes` has the pool of each model or alias that is not in `default_pool`. Without `keys`
     every client may call everything. `revision` grows with each snapshot that differs from the last
     one. `cors_origins` are the web pages that may call from a browser. `workers_wanted` counts the
-    configured workers; one that still starts is not in `pools`. `is_native`: requests go to workers
-    as frames, by the file `module`, which the gateway itself fills in where it has one. With
-    `is_leaving` the node is being drained: the gateway is not ready, and answers all the same.
+    workers that must exist; one that still starts is not in `pools`. `is_native`: requests go to
+    workers as frames, by the file `module`, which the gateway itself fills in where it has one.
+    `is_leaving`: the node is being drained, so the gateway is not ready, and answers all the same.
+    `held` are the pools that have no ready worker and whose requests wait for one, each with the
+    longest wait in seconds.
     """
 
     listen: str
@@ -87,3 +89,4 @@ class GatewaySnapshot:
     is_native: bool = False
     module: str = ""
     is_leaving: bool = False
+    held: Mapping[str, float] = field(default_factory=dict)

@@ -40,6 +40,7 @@ CONSTANTS: dict[str, str | int] = {
     "CONTROLLER": clusters.CONTROLLER,
     "INFLATED_BYTES_MAX": compression.BYTES_MAX_HEADER,
     "HOLD": paths.HOLD,
+    "REASON_HEADER": paths.REASON_HEADER,
     "OPENAI_PREFIX": paths.OPENAI_PREFIX,
     "ANTHROPIC_MESSAGES": paths.ANTHROPIC_MESSAGES,
     "V1_MODELS": paths.V1_MODELS,
@@ -70,10 +71,12 @@ def http_filter() -> Json:
     return {"name": FILTER, "disabled": True, "typed_config": {"@type": LUA, **sources}}
 
 
-def task(source: NameSource, request_bytes_max: int) -> Json:
-    """Return the filter's settings on a route."""
+def task(source: NameSource, request_bytes_max: int, *, has_held: bool = False) -> Json:
+    """Return the filter's settings on a route; with `has_held` some pools have no worker."""
     script = {"name": LLM_SCRIPT} if source is NameSource.LLM else {}
-    context = {"name_source": source.value, "request_bytes_max": request_bytes_max}
+    context: Json = {"name_source": source.value, "request_bytes_max": request_bytes_max}
+    if has_held:
+        context["has_held"] = True
     return {"@type": LUA_ROUTE, **script, "filter_context": context}
 
 

@@ -181,6 +181,10 @@ def _route(snap: snapshots.GatewaySnapshot, cluster: str, *, is_openai: bool = F
     if is_openai:
         action["regex_rewrite"] = openai_errors.REWRITE
         route["request_headers_to_add"] = [openai_errors.MARK]
+    for pool, wait_s in snap.held.items():
+        if cluster == clusters.pool_cluster(pool):
+            wait_ms = int((wait_s + llm_routes.WAIT_SLACK_S) * 1000)
+            route["metadata"] = {"filter_metadata": {lua_filter.FILTER: {"wait_ms": wait_ms}}}
     # The sidecar must get the key: it sends calls through Envoy, which checks the key again.
     if snap.keys and cluster != clusters.NODE_GRPC:
         route["request_headers_to_remove"] = list(api_keys.KEY_HEADERS)
@@ -200,7 +204,7 @@ def _filters(snap: snapshots.GatewaySnapshot, target: endpoints.Target) -> Json:
     if snap.module and is_message and target.cluster not in SERVERS:
         calls = native_calls.task(snap.module, snap.request_bytes_max)
         return {**rules, native_calls.FILTER: calls}
-    task = lua_filter.task(target.name_source, snap.request_bytes_max)
+    task = lua_filter.task(target.name_source, snap.request_bytes_max, has_held=bool(snap.held))
     filters = {**rules, lua_filter.FILTER: task}
     if target.is_grpc and not is_sidecar:
         filters |= {BRIDGE: BRIDGE_ON, CALL_ANSWERS: CALL_ANSWERS_ON}

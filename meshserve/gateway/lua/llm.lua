@@ -39,11 +39,6 @@ local function to_json(text)
   return '"' .. text:gsub('[%c"\\]', escape) .. '"'
 end
 
-local function to_url(text)
-  local function escape(character) return ("%%%02X"):format(character:byte()) end
-  return (text:gsub("[^%w%-._~]", escape))
-end
-
 -- Answer the client. The header keeps Envoy's local_reply_config from wrapping the body again.
 local function answer(handle, headers, body)
   handle:headers():replace(constants.TURN_HEADER, constants.ANSWERED)
@@ -137,7 +132,7 @@ local function wait_for_turn(handle, llm, size, wait_ms)
   local headers, body = handle:httpCall(constants.CONTROLLER, {
     [":method"] = "POST",
     [":authority"] = constants.CONTROLLER,
-    [":path"] = constants.HOLD .. "?model=" .. to_url(llm) .. "&bytes=" .. size
+    [":path"] = constants.HOLD .. "?model=" .. shared.to_url(llm) .. "&bytes=" .. size
       .. (is_anthropic(handle) and "&api=anthropic" or ""),
   }, "", wait_ms)
   local status = headers[":status"]

@@ -12,6 +12,12 @@ function shared.from_url(text)
   return (text:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
 end
 
+-- Return text in which all but the plainest characters are escaped as %XX.
+function shared.to_url(text)
+  local function escape(character) return ("%%%02X"):format(character:byte()) end
+  return (text:gsub("[^%w%-._~]", escape))
+end
+
 -- Return the model's name as a header's value. A name can hold control characters, a header can't.
 function shared.for_header(name)
   local text = name:sub(1, shared.NAME_BYTES_MAX)

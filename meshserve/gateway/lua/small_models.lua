@@ -9,6 +9,7 @@ local WINDOW_BYTES = 512
 local FIELDS_MAX = 10000
 
 local INVALID_ARGUMENT, UNKNOWN, UNIMPLEMENTED = "3", "2", "12"
+local NOT_FOUND, UNAVAILABLE = "5", "14"
 -- gRPC status by HTTP status, for answers that bring none of their own. Source: gRPC's
 -- doc/http-grpc-status-mapping.md, but finer where our servers mean more by a status.
 local GRPC_STATUS = {
@@ -189,16 +190,50 @@ local function check_rest(handle, source, limit)
   return is_good, source == "url" and name_in_url(path)
 end
 
+-- Answer a request of a pool without workers that may not wait for one, as the controller says.
+local function turn_away(handle, is_call, headers, body)
+  local status = headers[":status"]
+  -- The controller's refusals are JSON, Envoy's own (no controller, no answer in time) are not.
+  local is_ours = (headers["content-type"] or ""):sub(1, 16) == "application/json"
+  local reason = is_ours and headers[constants.REASON_HEADER]
+  local message = reason and shared.from_url(reason)
+    or "the model's pool has no worker, and nobody can say when it will have one"
+  if is_call then
+    return refuse(handle, status, status == "404" and NOT_FOUND or UNAVAILABLE, message)
+  end
+  local answer = {
+    [":status"] = is_ours and status or "503",
+    ["content-type"] = "application/json",
+    ["retry-after"] = headers["retry-after"],
+  }
+  handle:respond(answer, is_ours and body or '{"error":"' .. message .. '"}')
+end
+
+-- Wait until the model's pool has a worker, if it has none and starts one when it is asked.
+local function wait_for_worker(handle, is_call, name)
+  local wait_ms = handle:metadata():get("wait_ms")
+  if wait_ms == nil then return end
+  local size = handle:headers():get("content-length")
+  local headers, body = handle:httpCall(constants.CONTROLLER, {
+    [":method"] = "POST",
+    [":authority"] = constants.CONTROLLER,
+    [":path"] = constants.HOLD .. "?api=small&model=" .. shared.to_url(name)
+      .. "&bytes=" .. (size or 0),
+  }, "", wait_ms)
+  if headers[":status"] ~= "200" then turn_away(handle, is_call, headers, body) end
+end
+
 function envoy_on_request(handle)
   local context = handle:filterContext()
   local content_type = handle:headers():get("content-type")
   local is_call = content_type ~= nil and content_type:sub(1, 16) == "application/grpc"
   local check = is_call and check_call or check_rest
   local is_good, name = check(handle, context:get("name_source"), context:get("request_bytes_max"))
-  if is_good and name then
-    handle:headers():replace(constants.MODEL_HEADER, shared.for_header(name))
-    handle:clearRouteCache()
-  end
+  if not is_good or not name then return end
+  handle:headers():replace(constants.MODEL_HEADER, shared.for_header(name))
+  handle:clearRouteCache()
+  -- Only while a pool sleeps, because a look at the route costs each request.
+  if context:get("has_held") then wait_for_worker(handle, is_call, name) end
 end
 
 local function set_trailers(handle, status, message, details)

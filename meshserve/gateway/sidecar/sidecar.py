@@ -85,12 +85,12 @@ class Sidecar:
 
 
 def can_answer(snap: snapshots.GatewaySnapshot) -> bool:
-    """Return whether the mesh has a ready worker, or wants no worker and has an LLM.
+    """Return whether the mesh has a ready worker, or needs none and holds requests.
 
-    An LLM that is not ready will do, because its requests are held until it is.
+    Those for an LLM, and for a pool that sleeps, wait until it is ready.
     """
     # Workers that were configured away still end, and those that start are no members yet.
     members = [member for pool in snap.pools.values() for member in pool]
-    if members or snap.workers_wanted:
+    if snap.workers_wanted or (members and not snap.held):
         return any(member.ready for member in members)
-    return bool(snap.llms)
+    return bool(snap.llms or snap.held)

@@ -101,8 +101,8 @@ SUMS: dict[str, Callable[[Play], object]] = {
     "draining": set_account(draining=Footprint(1)),
     "evictable": set_account(_evictable_host_bytes=0),
     "pinned": set_account(pinned=Footprint(1)),
-    "queue": lambda play: play.residency._admission.queue.clear(),
-    "moving": lambda play: play.residency._admission.in_progress.clear(),
+    "queue": lambda play: play.residency.admission.queue.clear(),
+    "moving": lambda play: play.residency.admission.in_progress.clear(),
     "parallel": lambda play: setattr(
         play.residency, "limits", copies.WorkerLimits(Footprint(100), loads_parallel=0)
     ),

@@ -385,8 +385,8 @@ async def test_a_retry_makes_the_worker_look_for_deaths_before_it_runs_anything(
     attempt: str | None,
     looks: int,
 ) -> None:
-    assert pool_worker._ticking is not None
-    pool_worker._ticking.cancel()
+    for ticking in pool_worker._ticking:
+        ticking.cancel()
     await call(http, helpers.infer())
     looked: list[bool] = []
     monkeypatch.setattr(pool_worker.host.trials, "look_for_deaths", lambda: looked.append(True))
