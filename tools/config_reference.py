@@ -7,7 +7,14 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from meshserve.config import fields, kubernetes_schema, llm_schema, model_schema, schema
+from meshserve.config import (
+    fields,
+    kubernetes_schema,
+    llm_schema,
+    model_schema,
+    schema,
+    workers_schema,
+)
 
 SECTIONS: tuple[tuple[str, type[fields.Section]], ...] = (
     ("top level", schema.Config),
@@ -19,7 +26,7 @@ SECTIONS: tuple[tuple[str, type[fields.Section]], ...] = (
     ("ray", schema.RaySection),
     ("logging", schema.LoggingSection),
     ("pools.NAME", schema.PoolSection),
-    ("pools.NAME.workers", schema.WorkersSection),
+    ("pools.NAME.workers", workers_schema.WorkersSection),
     ("pools.NAME.placement", schema.PlacementSection),
     ("models[]", model_schema.ModelSection),
     ("models[].inputs[], models[].outputs[]", model_schema.TensorSection),

@@ -12,17 +12,22 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
-    Discriminator,
     Field,
-    Tag,
     ValidationInfo,
     model_validator,
 )
 
 from meshserve import errors
-from meshserve.config import diagnostics, fields, kubernetes_schema, llm_schema, model_schema
+from meshserve.config import (
+    diagnostics,
+    fields,
+    kubernetes_schema,
+    llm_schema,
+    model_schema,
+    workers_schema,
+)
 from meshserve.core.interfaces import cluster_control
-from meshserve.core.values import desired, llm_spec, model, snapshots
+from meshserve.core.values import desired, model, snapshots
 
 DEFAULT_POOL = desired.DEFAULT_POOL
 WORKERS_AUTO_MAX = 16
@@ -166,49 +171,10 @@ class LoggingSection(fields.Section):
         return desired.LogSettings(self.format, self.access_log)
 
 
-class WorkersSection(fields.Section):
-    """How many workers a pool has, by what they have to do; see docs/scaling.md."""
-
-    min: fields.Natural = 1
-    """The fewest. With 0 a pool whose models nobody calls has none, and the first request waits
-    until one has started."""
-    max: fields.Workers = "auto"
-    """The most; `auto`: one for each core, 16 at most, or one for each GPU."""
-    grow_after_s: fields.Seconds = 5.0
-    """How long more must be needed before another worker is started."""
-    shrink_after_s: fields.Seconds = 300.0
-    """How long fewer must be enough before a worker ends, or nobody may call until the last one
-    of `min: 0` does."""
-    wait_s_max: fields.Seconds = 120.0
-    """How long a request waits for the first worker of a pool that has none."""
-
-    @model_validator(mode="after")
-    def _has_room(self) -> WorkersSection:
-        if isinstance(self.max, int) and self.min > self.max:
-            raise ValueError(f"min is {self.min}, more than max, which is {self.max}")
-        return self
-
-    def settings(self) -> desired.ScalingSettings:
-        """Return the core's value."""
-        held = llm_spec.HoldLimits(wait_s_max=self.wait_s_max)
-        return desired.ScalingSettings(self.min, self.grow_after_s, self.shrink_after_s, held)
-
-
-def _form(value: object) -> str:
-    """Return the tag of a value for `workers`: a mapping, or something else."""
-    return fields.RANGE if isinstance(value, dict | WorkersSection) else fields.NUMBER
-
-
-WorkersOrRange = Annotated[
-    Annotated[fields.Workers, Tag(fields.NUMBER)] | Annotated[WorkersSection, Tag(fields.RANGE)],
-    Discriminator(_form),
-]
-
-
 class PoolSection(fields.Section):
     """Workers that hold many small models."""
 
-    workers: WorkersOrRange = "auto"
+    workers: workers_schema.WorkersOrRange = "auto"
     """How many worker processes; `auto`: one for each core, 16 at most, or one for each GPU. With
     `min` and `max` the pool follows its load; see below."""
     memory: fields.PositiveSize = 4 << 30
@@ -260,7 +226,11 @@ class PoolSection(fields.Section):
         `auto` is one for each GPU with `device: cuda`, else one for each core, 16 at most.
         Raises ConfigInvalid if the cluster has too few GPUs, or `min` more than `auto`.
         """
-        asked = self.workers.max if isinstance(self.workers, WorkersSection) else self.workers
+        asked = (
+            self.workers.max
+            if isinstance(self.workers, workers_schema.WorkersSection)
+            else self.workers
+        )
         if self.device == "cuda":
             most = _workers_on_gpus(asked, capacity.gpus)
         elif isinstance(asked, int):
@@ -278,13 +248,21 @@ class PoolSection(fields.Section):
     @property
     def scaling(self) -> desired.ScalingSettings | None:
         """How the pool follows its load, None if its number of workers is fixed."""
-        return self.workers.settings() if isinstance(self.workers, WorkersSection) else None
+        return (
+            self.workers.settings()
+            if isinstance(self.workers, workers_schema.WorkersSection)
+            else None
+        )
 
     @property
     def workers_in_words(self) -> str:
         """How many workers it has, such as `4` or `0 to 8`."""
         asked = self.workers
-        return f"{asked.min} to {asked.max}" if isinstance(asked, WorkersSection) else str(asked)
+        return (
+            f"{asked.min} to {asked.max}"
+            if isinstance(asked, workers_schema.WorkersSection)
+            else str(asked)
+        )
 
 
 def _workers_on_gpus(asked: int | Literal["auto"], gpus: int) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshserve import config
-from meshserve.config import schema
+from meshserve.config import schema, workers_schema
 from meshserve.kubernetes import manifest_yaml, pod_groups, pod_paths
 
 Document = dict[str, Any]
@@ -86,7 +86,7 @@ def _pools(
 
 def _workers(pool: schema.PoolSection, group: pod_groups.PodGroup) -> int | Document:
     least, most = pod_groups.worker_bounds(pool, group)
-    if not isinstance(pool.workers, schema.WorkersSection):
+    if not isinstance(pool.workers, workers_schema.WorkersSection):
         return most
     return {**pool.workers.model_dump(exclude_defaults=True), "min": least, "max": most}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshserve import config
-from meshserve.config import diagnostics, kubernetes_schema, llm_schema, schema
+from meshserve.config import diagnostics, kubernetes_schema, llm_schema, schema, workers_schema
 from meshserve.kubernetes import kube_names
 
 GIB = 1 << 30
@@ -85,7 +85,7 @@ def _worker_bounds(
     pool: schema.PoolSection, auto_min: int = 1, auto_max: int = 1
 ) -> tuple[int, int]:
     asked = pool.workers
-    if isinstance(asked, schema.WorkersSection):
+    if isinstance(asked, workers_schema.WorkersSection):
         most = asked.max if isinstance(asked.max, int) else max(auto_max, asked.min)
         return asked.min, most
     return (asked, asked) if isinstance(asked, int) else (auto_min, auto_min)

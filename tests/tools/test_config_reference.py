@@ -16,8 +16,9 @@ from tools import config_reference
         "| `memory` | size | `4GiB` | Host memory that one worker may use for models. |",
         "| `device` | `cpu` or `cuda` | `cpu` | Where models run. |",
         (
-            "| `workers` | whole number or `auto` | `auto` | How many worker processes; "
-            "`auto`: one for each core, 16 at most, or one for each GPU. |"
+            "| `workers` | whole number or `auto` or mapping | `auto` | How many worker processes; "
+            "`auto`: one for each core, 16 at most, or one for each GPU. With `min` and `max` the "
+            "pool follows its load; see below. |"
         ),
         "| `name` | text | **needed** | What clients call it. |",
         (
