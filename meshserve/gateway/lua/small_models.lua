@@ -199,13 +199,15 @@ local function turn_away(handle, is_call, headers, body)
   local message = reason and shared.from_url(reason)
     or "the model's pool has no worker, and nobody can say when it will have one"
   if is_call then
-    return refuse(handle, status, status == "404" and NOT_FOUND or UNAVAILABLE, message)
+    -- Callers see the gRPC status alone; Envoy has words of its own for HTTP's 404 and 503.
+    return refuse(handle, "400", status == "404" and NOT_FOUND or UNAVAILABLE, message)
   end
   local answer = {
     [":status"] = is_ours and status or "503",
     ["content-type"] = "application/json",
     ["retry-after"] = headers["retry-after"],
   }
+  handle:headers():replace(constants.TURN_HEADER, constants.ANSWERED)
   handle:respond(answer, is_ours and body or '{"error":"' .. message .. '"}')
 end
 
@@ -228,12 +230,14 @@ function envoy_on_request(handle)
   local content_type = handle:headers():get("content-type")
   local is_call = content_type ~= nil and content_type:sub(1, 16) == "application/grpc"
   local check = is_call and check_call or check_rest
+  -- Read now, because the context is invalid once the body was waited for.
+  local has_held = context:get("has_held")
   local is_good, name = check(handle, context:get("name_source"), context:get("request_bytes_max"))
   if not is_good or not name then return end
   handle:headers():replace(constants.MODEL_HEADER, shared.for_header(name))
   handle:clearRouteCache()
   -- Only while a pool sleeps, because a look at the route costs each request.
-  if context:get("has_held") then wait_for_worker(handle, is_call, name) end
+  if has_held then wait_for_worker(handle, is_call, name) end
 end
 
 local function set_trailers(handle, status, message, details)
