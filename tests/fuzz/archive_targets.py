@@ -46,12 +46,11 @@ def good_torchscript() -> Members:
 
     described = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]}
     packed = io.BytesIO()
+    extra = {"signature.json": str(described).replace("'", '"')}
+    layers = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        layers = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
-        scripted = torch.jit.script(layers.eval())
-    extra = {"signature.json": str(described).replace("'", '"')}
-    torch.jit.save(scripted, packed, _extra_files=extra)
+        torch.jit.save(torch.jit.script(layers.eval()), packed, _extra_files=extra)
     return _members(packed.getvalue())
 
 
