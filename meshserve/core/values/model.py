@@ -191,7 +191,10 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The footprint and load time of an artifact, by its digest, as a load has measured them."""
+    """The footprint and load time of an artifact, by its digest, as a load has measured them.
+
+    `load_s` is 0 if a load has succeeded beside others, so that only a guess of both is known.
+    """
 
     # Not the model's id: what was measured of the bytes holds under any name.
     digest: str
@@ -204,6 +207,8 @@ class Measured:
         `noise` is the part of the larger one (0 to 1) by which two measurements may differ.
         """
         if earlier is None or earlier.digest != self.digest:
+            return False
+        if self.load_s > 0 and not earlier.load_s:
             return False
         pairs = zip(earlier.footprint, self.footprint, strict=True)
         return all(abs(one - other) <= noise * max(one, other) for one, other in pairs)

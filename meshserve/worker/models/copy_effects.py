@@ -166,6 +166,7 @@ class CopyEffects:
             need, load_s = measured.footprint, measured.load_s
         else:
             need, load_s = runtime.footprint_hint(artifact, recipe.device), 0.0
+        self._measured.note_shared(command.id, artifact.digest, self._records.get(recipe.key))
         return ev.ArtifactFetched(
             id=command.id,
             attempt=command.attempt,
@@ -213,10 +214,8 @@ class CopyEffects:
         self.memory.mapped_bytes += loaded_copy.mapped_bytes
         # What the process of a trial takes beyond the model is not booked (`measure_memory`).
         footprint = record.need if loader.tried_key(key) else loaded_copy.footprint
-        if loaded_copy.is_measured and not loader.tried_key(key):
-            digest = recipe.artifact.digest
-            measured = model.Measured(digest, loaded_copy.footprint, loaded_copy.load_s)
-            self._measured.remember(record.names, measured)
+        if not loader.tried_key(key):
+            self._measured.note_load(record, recipe.artifact.digest, loaded_copy)
         self._emit(ev.CopyLoaded(key, footprint, loaded_copy.load_s))
         # A copy that nobody wants any more is freed by that event, and the end of its process is
         # then no death: it would put a trial's model into quarantine.
