@@ -19,6 +19,7 @@
     │   └── ModelDied         its own process died during the run
     ├── Unsupported           a known method that is not offered      UNIMPLEMENTED        501
     ├── Unavailable           draining, or no worker left             UNAVAILABLE          503
+    │   └── ModelUnavailable  its own code says that it can't answer now
     ├── DeadlineExceeded      the caller's time is over               DEADLINE_EXCEEDED    504
     └── ConfigInvalid         a configuration or an entry is wrong    INVALID_ARGUMENT     400
 
@@ -161,6 +162,10 @@ class Unavailable(MeshError):
     """No process can answer now: the mesh drains, or no worker is left."""
 
     grpc_code, http_status = 14, 503
+
+
+class ModelUnavailable(Unavailable):
+    """The model's own code says that it can't answer now; no other worker is asked."""
 
 
 class DeadlineExceeded(MeshError):

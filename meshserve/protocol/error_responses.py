@@ -30,7 +30,8 @@ def grpc_error(error: errors.MeshError) -> tuple[int, tuple[Header, ...], bytes]
 
     A draining worker's error is a 503, which Envoy retries on another worker.
     """
-    if isinstance(error, errors.Unavailable):
+    # What a model's own code says would be the same on another worker.
+    if isinstance(error, errors.Unavailable) and not isinstance(error, errors.ModelUnavailable):
         return rest_error(error)
     message, encoded = _bounded(error.message)
     # The bridge sets a status and trailers of its own, which Envoy's route replaces by these.

@@ -75,10 +75,32 @@ def _to_array(values: object) -> np.ndarray:
         if isinstance(values, np.ndarray):
             return np.asarray(values)
         array = np.asarray(_to_plain(values))
+        if array.dtype == np.float64:
+            array = _unrounded(values, array)
         # The fixed-width dtypes of numpy drop zeros at the end, and print numbers among texts.
         return np.asarray(values, np.object_) if array.dtype.kind in "US" else array
     except (ValueError, TypeError, RuntimeError) as error:
         raise errors.ModelRaised(f"the model gave values that form no tensor: {error}") from None
+
+
+EXACT_MAX = 1 << 53
+"""From here on doubles leave out whole numbers."""
+
+
+def _unrounded(values: Any, rounded: np.ndarray) -> np.ndarray:
+    """Return whole numbers that numpy made doubles of, as it does beyond int64, without rounding.
+
+    Raises ModelRaised if neither of them fits into the same datatype.
+    """
+    is_big = np.abs(rounded) >= EXACT_MAX
+    if not is_big.any():
+        return rounded
+    exact = np.asarray(values, np.object_)
+    if not all(isinstance(number, (int, np.integer)) for number in exact.ravel().tolist()):
+        return rounded
+    if min(exact.ravel().tolist()) < 0:
+        raise errors.ModelRaised("the model gave whole numbers that no one datatype holds")
+    return exact.astype(np.uint64)
 
 
 def _to_plain(values: Any) -> object:
@@ -115,7 +137,9 @@ def _of_objects(array: np.ndarray) -> np.ndarray:
 def _plain_numbers(values: list[Any], *, has_gaps: bool) -> np.ndarray:
     """Return numbers with the narrowest dtype for all, or as objects; a gap, None, is NaN."""
     try:
-        return np.array(values, dtype=np.float64 if has_gaps else None)
+        array = np.array(values, dtype=np.float64 if has_gaps else None)
+        is_float = array.dtype == np.float64
+        return _unrounded(values, array) if is_float and not has_gaps else array
     except OverflowError:
         # Python's integers have no bound, but floats and int64 have.
         return np.array(values, dtype=np.object_)

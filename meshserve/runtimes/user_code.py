@@ -172,13 +172,18 @@ class UserCode:
     def run(self, failure: type[errors.MeshError], call: Callable[..., T], *args: object) -> Any:
         """Call the user's code, and wait for its answer if it is a coroutine.
 
-        Raises `failure` for what it raises, but lets MeshErrors pass.
+        Raises `failure` for what it raises, but lets MeshErrors pass; an Unavailable, which means
+        a worker elsewhere, becomes ModelUnavailable.
         """
         try:
             if self._has_own_loop:
                 return self._loop.call(call, *args)
             answer = call(*args)
             return self._loop.wait(answer) if user_loop.is_awaitable(answer) else answer
+        except errors.Unavailable as error:
+            raise errors.ModelUnavailable(
+                error.message, retry_after_s=error.retry_after_s
+            ) from error
         except errors.MeshError:
             raise
         except BaseException as error:  # a user's code must not end the worker or its event loop

@@ -51,6 +51,8 @@ def test_every_error_has_its_http_status(kind: type[errors.MeshError]) -> None:
 
 def test_a_draining_worker_answers_503_over_grpc_too() -> None:
     assert error_responses.grpc_error(errors.Unavailable("draining"))[0] == 503
+    status, headers, _ = error_responses.grpc_error(errors.ModelUnavailable("mine"))
+    assert (status, dict(headers)[b"x-mesh-grpc-status"]) == (200, b"14")
 
 
 def test_a_message_is_percent_encoded_as_grpc_does() -> None:

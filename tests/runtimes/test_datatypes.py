@@ -61,6 +61,29 @@ def test_sparse_becomes_dense_and_numbers_stay() -> None:
 
 
 @pytest.mark.parametrize(
+    "values",
+    [
+        [2**64 - 1, 1],
+        [[2**53 + 1, 2**63]],
+        np.array([2**64 - 1, 5], np.object_),
+        [np.uint64(2**64 - 1), np.int64(1)],
+    ],
+    ids=str,
+)
+def test_whole_numbers_beyond_int64_are_not_rounded(values: Any) -> None:
+    array = datatypes.to_wire(values)
+    assert array.dtype == np.uint64
+    assert array.tolist() == [list(row) if isinstance(row, list) else row for row in values]
+
+
+def test_numbers_that_no_datatype_holds_together_are_refused() -> None:
+    with pytest.raises(errors.ModelRaised, match="no one datatype holds"):
+        datatypes.to_wire([2**63, -1])
+    assert datatypes.to_wire([2.0**60, 1]).tolist() == [2.0**60, 1]
+    assert datatypes.to_wire([float("inf"), 1]).tolist() == [float("inf"), 1]
+
+
+@pytest.mark.parametrize(
     "array", [np.ones(1, complex), np.array(["2020"], "datetime64[Y]")], ids=str
 )
 def test_an_array_without_a_datatype_is_the_model_s_fault(array: Any) -> None:

@@ -69,6 +69,18 @@ def test_a_coroutine_s_answer_is_waited_for(tmp_path: Path) -> None:
     code.forget()
 
 
+def test_its_own_lack_of_service_is_no_worker_s(tmp_path: Path) -> None:
+    source = (
+        "from meshserve import errors\n"
+        "def fail():\n    raise errors.Unavailable('mine', retry_after_s=2)\n"
+    )
+    code, module = module_of(tmp_path, source)
+    with pytest.raises(errors.ModelUnavailable, match=r"^mine$") as raised:
+        code.run(errors.ModelRaised, module.fail)
+    assert raised.value.retry_after_s == 2
+    code.forget()
+
+
 def test_with_a_loop_of_its_own_all_code_runs_there(tmp_path: Path) -> None:
     source = (
         "import asyncio\nclass A:\n    def __init__(self):\n"
