@@ -6,6 +6,7 @@ Names begin with `meshserve_`, so that a database can be shared with others.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import orjson
@@ -135,9 +136,9 @@ def alias_text(alias: desired.DesiredAlias) -> str:
 
 def parse_alias(name: str, text: str) -> desired.DesiredAlias:
     """Return the alias in a row."""
-    return desired.DesiredAlias(
-        alias=name, **_known_fields(desired.DesiredAlias, orjson.loads(text))
-    )
+    fields = _known_fields(desired.DesiredAlias, orjson.loads(text))
+    before = itertools.starmap(model.ModelId, fields.pop("before", ()))
+    return desired.DesiredAlias(alias=name, before=tuple(before), **fields)
 
 
 def ids_text(ids: tuple[model.ModelId, ...]) -> str:

@@ -56,7 +56,13 @@ def test_a_spec_keeps_what_it_replaces(
 
 
 @given(
-    st.builds(desired.DesiredAlias, *[st.text()] * 3, ORIGINS, *[st.text()] * 3),
+    st.builds(
+        desired.DesiredAlias,
+        *[st.text()] * 3,
+        ORIGINS,
+        *[st.text()] * 3,
+        st.lists(st.builds(model.ModelId, st.text(), st.text()), max_size=3).map(tuple),
+    ),
 )
 def test_an_alias_is_parsed_from_its_text(alias: Any) -> None:
     assert registry_tables.parse_alias(alias.alias, registry_tables.alias_text(alias)) == alias

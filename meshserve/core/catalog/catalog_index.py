@@ -37,6 +37,10 @@ class PoolChange:
     change: catalog.Change
 
 
+def _alias_set(alias: desired.DesiredAlias) -> catalog.AliasSet:
+    return catalog.AliasSet(alias.alias, alias.name, alias.version, alias.before)
+
+
 class CatalogIndex:
     """All models and aliases, and for each pool the share of them that its workers get.
 
@@ -301,7 +305,7 @@ class CatalogIndex:
             self._change_pool(before, catalog.AliasCleared(alias))
         if pool is not None:
             meaning = self.aliases[alias]
-            self._change_pool(pool, catalog.AliasSet(alias, meaning.name, meaning.version))
+            self._change_pool(pool, _alias_set(meaning))
         self._route(alias, pool)
 
     def _set_alias(self, alias: desired.DesiredAlias) -> None:
@@ -312,7 +316,7 @@ class CatalogIndex:
         if alias.target:
             self._moving.add(alias.alias)
         self._aliases_of.setdefault(alias.name, set()).add(alias.alias)
-        self.models.apply(catalog.AliasSet(alias.alias, alias.name, alias.version))
+        self.models.apply(_alias_set(alias))
         self._move_alias(alias.alias, before, self._pools.get(alias.name))
 
     def _clear_alias(self, alias: str) -> None:

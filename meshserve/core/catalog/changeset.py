@@ -7,6 +7,7 @@ another origin, and only from repositories.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
 from meshserve import errors
@@ -26,6 +27,9 @@ OWNERS = {
     model.OriginKind.API: "the API",
     model.OriginKind.ALIAS: "the API",
 }
+MEANINGS_KEPT = 3
+"""Earlier meanings of an alias that may answer while the present one does not load."""
+
 Settings = model.ModelSpec | llm_spec.LlmSpec | desired.WorkerSettings
 
 
@@ -133,8 +137,13 @@ class Changeset:
         self._touch(id_, dataclasses.replace(spec, pinned=is_pinned))
 
     def set_alias(self, alias: desired.DesiredAlias) -> None:
-        """Set the meaning of an alias."""
-        self._meanings[alias.alias] = alias
+        """Set the meaning of an alias, which keeps what it meant before."""
+        before: tuple[model.ModelId, ...] = ()
+        if (current := self.alias(alias.alias)) is not None:
+            meanings = model.ModelId(current.name, current.version), *current.before
+            other = (id_ for id_ in meanings if id_ != (alias.name, alias.version))
+            before = tuple(itertools.islice(other, MEANINGS_KEPT))
+        self._meanings[alias.alias] = dataclasses.replace(alias, before=before)
 
     def clear_alias(self, alias: str) -> None:
         """Remove an alias."""
@@ -180,7 +189,8 @@ class Changeset:
                 before = declared.stamped_uri_for(spec) if declared else ""
                 stamped_uri = self._stamps.get(id_, before)
                 if declared is None or (declared.spec, before) != (spec, stamped_uri):
-                    yield catalog.ModelDeclared(spec, measured, stamped_uri)
+                    earlier_uri = declared.earlier_uri_for(spec) if declared else ""
+                    yield catalog.ModelDeclared(spec, measured, stamped_uri, earlier_uri)
 
     def _alias_changes(self) -> Iterator[desired.DesiredAlias | catalog.AliasCleared]:
         for name, alias in self._meanings.items():

@@ -20,12 +20,14 @@ class ModelDeclared:
     """The spec is to be served, in place of an earlier one with the same id.
 
     `measured` is what earlier loads of its artifact have shown. `stamped_uri` is the spec's URI
-    with a stamp of the local files that are meant, or empty where none are known.
+    with a stamp of the local files that are meant, or empty where none are known. `earlier_uri` is
+    the one of the declaration before, if that has loaded and had another URI.
     """
 
     spec: model.ModelSpec
     measured: model.Measured | None = None
     stamped_uri: str = ""
+    earlier_uri: str = ""
 
     @property
     def spec_to_fetch(self) -> model.ModelSpec:
@@ -37,6 +39,12 @@ class ModelDeclared:
     def stamped_uri_for(self, spec: model.ModelSpec) -> str:
         """Return the stamped URI if `spec` has the same files, else ""."""
         return self.stamped_uri if self.spec.uri == spec.uri else ""
+
+    def earlier_uri_for(self, spec: model.ModelSpec) -> str:
+        """Return by which URI to find what last loaded before `spec` takes the model's place."""
+        if self.spec.uri == spec.uri or self.measured is None:
+            return self.earlier_uri
+        return self.stamped_uri or self.spec.uri
 
     def measurement_for(self, spec: model.ModelSpec) -> model.Measured | None:
         """Return the measurement if `spec` is of the same bytes (URI, checksum), else None."""
@@ -53,11 +61,15 @@ class ModelWithdrawn:
 
 @dataclass(frozen=True, slots=True)
 class AliasSet:
-    """`alias` stands for the model `name`, in its newest version if `version` is empty."""
+    """`alias` stands for the model `name`, in its newest version if `version` is empty.
+
+    Until that has loaded, what the alias meant `before` answers: the first of these that loads.
+    """
 
     alias: str
     name: str
     version: str = ""
+    before: tuple[model.ModelId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ class DesiredAlias:
 
     `target`, if not empty, is the model that the alias will mean once it is loaded, and `failure`
     says why it could not be loaded. `owner`, if not empty, is the ModelMesh owner id that a request
-    must give to change the alias.
+    must give to change the alias. `before` has what it meant earlier, the newest first.
     """
 
     alias: str
@@ -150,6 +150,7 @@ class DesiredAlias:
     owner: str = ""
     target: str = ""
     failure: str = ""
+    before: tuple[model.ModelId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

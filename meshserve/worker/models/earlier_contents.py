@@ -29,12 +29,13 @@ class EarlierContents:
         Only of a model that has loaded since it was registered: else nothing answered before.
         """
         declared = self._follower.catalog.declared(id_)
-        if declared is None or declared.measured is None:
+        if declared is None or not (declared.measured or declared.earlier_uri):
             return None
         previous = version_choice.previous_id(id_)
         # Once for each declaration: every request for a broken model comes here.
         if previous not in self._declared:
-            uri = await self._storage.find_earlier(declared.stamped_uri)
+            found = await self._storage.find_earlier(declared.stamped_uri)
+            uri = (found if declared.measured else None) or declared.earlier_uri
             earlier = dataclasses.replace(declared, stamped_uri=uri) if uri else None
             # The model may have been declared anew during the look into the cache.
             if self._follower.catalog.declared(id_) is not declared:

@@ -151,8 +151,35 @@ class VersionLeases:
     ) -> tuple[model.ModelId, resident_model.ResidentModel]:
         """Return the id and the copy that answer, loaded first if need be; a `release` is owed.
 
-        Raises as the host's `lease`: of several versions that fail, the first one's error.
+        What an alias meant before answers if its model does not load. Raises as the host's `lease`:
+        of several versions that fail, the first one's error.
         """
+        try:
+            return await self._lease_meaning(name, version, expires_s)
+        except (errors.Overloaded, errors.DeadlineExceeded):
+            raise
+        except errors.MeshError:
+            for id_ in () if version else self._meanings_before(name):
+                with contextlib.suppress(errors.MeshError):
+                    return await self._lease_earlier(id_, expires_s)
+            raise
+
+    def _meanings_before(self, name: str) -> tuple[model.ModelId, ...]:
+        alias = self._follower.catalog.alias(name)
+        return alias.before if alias is not None else ()
+
+    async def _lease_earlier(
+        self, id_: model.ModelId, expires_s: float
+    ) -> tuple[model.ModelId, resident_model.ResidentModel]:
+        """Return what an alias meant before, also if it is not declared any longer but is kept."""
+        kept = version_choice.previous_id(id_)
+        if kept in self._residency.previous.superseded(id_.name):
+            return kept, await self._lease(kept, expires_s)
+        return await self._lease_meaning(id_.name, id_.version, expires_s)
+
+    async def _lease_meaning(
+        self, name: str, version: str, expires_s: float
+    ) -> tuple[model.ModelId, resident_model.ResidentModel]:
         refused: dict[model.ModelId, errors.MeshError] = {}
         while (id_ := await self._pick_or_recall(name, version, refused)) is not None:
             try:

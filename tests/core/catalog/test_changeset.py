@@ -92,6 +92,41 @@ def test_the_configuration_takes_a_repositorys_name_over_with_all_its_versions(
     )
 
 
+def meaning(index: catalog_index.CatalogIndex) -> desired.DesiredAlias:
+    return index.aliases["alias"]
+
+
+def test_an_alias_keeps_what_it_meant_before(index: catalog_index.CatalogIndex) -> None:
+    for name, version in (
+        ("config", "1"),
+        ("repo", ""),
+        ("repo", ""),
+        ("auto", ""),
+        ("config", "2"),
+    ):
+        draft = new_draft(index)
+        draft.set_alias(desired.DesiredAlias("alias", name, version))
+        for change in draft.changes():
+            index.apply(change)
+    assert meaning(index).before == (("auto", ""), ("repo", ""), ("config", "1"))
+    draft = new_draft(index)
+    draft.set_alias(desired.DesiredAlias("alias", "config", "2"))
+    assert draft.changes() == ()
+    (sent,) = index.share("default").aliases()
+    assert sent == catalog.AliasSet("alias", "config", "2", meaning(index).before)
+
+
+def test_a_model_of_another_file_says_which_one_loaded_before(
+    index: catalog_index.CatalogIndex,
+) -> None:
+    measured = model.Measured("sha256:a", model.Footprint(1), 0.1)
+    index.apply(catalog.ModelDeclared(world.spec("api"), measured, "/api#stamp"))
+    for uri in ("/new", "/newer"):
+        (declared,) = changes(index, world.spec("api", uri=uri), is_replacing=True)
+        assert declared == catalog.ModelDeclared(world.spec("api", uri=uri), None, "", "/api#stamp")
+        index.apply(declared)
+
+
 def test_what_was_registered_for_an_alias_belongs_to_the_api(
     index: catalog_index.CatalogIndex,
 ) -> None:

@@ -59,6 +59,16 @@ async def test_a_mended_model_answers_instead_of_what_it_was(
     assert await leases.answer(host) == (3.0, "1")
 
 
+async def test_a_model_of_another_file_answers_from_the_one_before(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
+    storage.earlier.clear()
+    spec = helpers.spec("m", "/m")
+    now, before = (str(storage.folder / uri) for uri in (NOW, BEFORE))
+    helpers.apply(host, catalog.ModelDeclared(spec, None, now, before))
+    assert await leases.answer(host) == (2.0, "1")
+
+
 async def test_a_model_that_never_loaded_is_not_what_its_file_was(
     host: model_host.ModelHost, storage: helpers.FakeStorage
 ) -> None:

@@ -229,6 +229,41 @@ async def test_an_alias_of_a_version_answers_while_that_is_replaced(
     assert await answer(host, name="prod") == (5.0, "1")
 
 
+@pytest.mark.parametrize("is_withdrawn", [False, True])
+async def test_an_alias_answers_as_before_until_its_new_meaning_loads(
+    host: model_host.ModelHost, storage: helpers.FakeStorage, *, is_withdrawn: bool
+) -> None:
+    first, second = model.ModelId("m", "1"), model.ModelId("m", "2")
+    helpers.apply(host, catalog.AliasSet("prod", "m", "1"))
+    assert await answer(host, name="prod") == (2.0, "1")
+    helpers.apply(
+        host,
+        *([catalog.ModelWithdrawn(first)] if is_withdrawn else []),
+        *helpers.declared(helpers.spec("m", storage.put("m/2", BROKEN), "2")),
+        catalog.AliasSet("prod", "m", "2", (first,)),
+    )
+    for _ in range(3):
+        assert await answer(host, name="prod") == (2.0, "1")
+    with pytest.raises(errors.LoadFailed):
+        await answer(host, "2", name="prod")
+    declare(host, storage.put("m/3", times(3)), "3")
+    helpers.apply(host, catalog.AliasSet("prod", "m", "3", (second, first)))
+    assert await answer(host, name="prod") == (3.0, "3")
+
+
+async def test_an_alias_of_a_broken_model_answers_with_the_model_before(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
+    declare(host, storage.put("other", BROKEN), name="other")
+    gone = model.ModelId("gone", "1")
+    before = (gone, model.ModelId("m", "1"))
+    helpers.apply(host, catalog.AliasSet("prod", "other", "1", before))
+    assert await answer(host, name="prod") == (2.0, "1")
+    helpers.apply(host, catalog.AliasSet("prod", "other", "1", (gone,)))
+    with pytest.raises(errors.LoadFailed, match="SyntaxError"):
+        await answer(host, name="prod")
+
+
 async def test_a_missing_replacement_leaves_what_was(
     host: model_host.ModelHost, storage: helpers.FakeStorage
 ) -> None:
