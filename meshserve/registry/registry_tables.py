@@ -131,7 +131,9 @@ def alias_text(alias: desired.DesiredAlias) -> str:
     fields = {
         field: getattr(alias, field) for field in desired.DesiredAlias.__slots__ if field != "alias"
     }
-    return orjson.dumps({**fields, "origin": str(alias.origin)}).decode()
+    # orjson writes no named tuples.
+    before = [list(id_) for id_ in alias.before]
+    return orjson.dumps({**fields, "origin": str(alias.origin), "before": before}).decode()
 
 
 def parse_alias(name: str, text: str) -> desired.DesiredAlias:

@@ -34,8 +34,8 @@ class EarlierContents:
         previous = version_choice.previous_id(id_)
         # Once for each declaration: every request for a broken model comes here.
         if previous not in self._declared:
-            found = await self._storage.find_earlier(declared.stamped_uri)
-            uri = (found if declared.measured else None) or declared.earlier_uri
+            cached_uri = await self._storage.find_earlier(declared.stamped_uri)
+            uri = (cached_uri if declared.measured else None) or declared.earlier_uri
             earlier = dataclasses.replace(declared, stamped_uri=uri) if uri else None
             # The model may have been declared anew during the look into the cache.
             if self._follower.catalog.declared(id_) is not declared:
