@@ -216,7 +216,7 @@ class PythonRuntime(model_runtime.Runtime):
             with triton_backend.STAND_IN.held_for(file.parent):
                 user = _instantiate(code, spec)
             if isinstance(user, triton_python.TritonPythonUser):
-                return _declared_model(code, user, spec)
+                return _declared_model(code, user)
             return _verify(code, user, spec)
         except BaseException:
             code.forget()
@@ -313,25 +313,24 @@ def _check_curable(refusal: Exception) -> None:
         raise errors.LoadFailed(str(refusal)) from refusal
 
 
-def _declared_model(
-    code: user_code.UserCode, user: triton_python.TritonPythonUser, spec: model.ModelSpec
-) -> PythonModel:
+def _declared_model(code: user_code.UserCode, user: triton_python.TritonPythonUser) -> PythonModel:
     """Return a model with the tensors that its configuration declares. Nothing is tried out."""
+    inputs, outputs = user.inputs, user.outputs
     try:
-        signatures.check_specs(spec.inputs, "input")
-        signatures.check_specs(spec.outputs, "output")
+        signatures.check_specs(inputs, "input")
+        signatures.check_specs(outputs, "output")
     except errors.LoadFailed:
         code.run(errors.LoadFailed, user.close)
         raise
     signature = model.Signature(
-        spec.inputs,
-        spec.outputs,
+        inputs,
+        outputs,
         platform=PLATFORM,
         optional=user.optional,
-        has_open_inputs=not spec.inputs,
-        has_open_outputs=not spec.outputs,
+        has_open_inputs=not inputs,
+        has_open_outputs=not outputs,
     )
-    return PythonModel(code, user, signature, {output.name: output.name for output in spec.outputs})
+    return PythonModel(code, user, signature, {output.name: output.name for output in outputs})
 
 
 def _signature(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from meshserve.runtimes import datatypes, stand_in
+from meshserve.runtimes import datatypes, stand_in, triton_completion
 
 NAME = "triton_python_backend_utils"
 BYTES_TYPE = "TYPE_STRING"
@@ -343,6 +343,7 @@ def _modules() -> dict[str, ModuleType]:
     # Triton's names, which other classes of this package have.
     vars(module)["InferenceRequest"] = BackendRequest
     vars(module)["MetricFamily"] = UnshownMetrics
+    vars(module)["ModelConfig"] = triton_completion.CompletedConfig
     vars(module)["triton_to_numpy_type"] = triton_string_to_numpy
     return {NAME: module}
 

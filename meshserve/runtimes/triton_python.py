@@ -19,7 +19,7 @@ import numpy as np
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
-from meshserve.runtimes import datatypes, triton_backend
+from meshserve.runtimes import datatypes, triton_backend, triton_completion
 
 CLASS = "TritonPythonModel"
 
@@ -28,13 +28,19 @@ class TritonPythonUser:
     """An object of a user's TritonPythonModel, with the methods of our own models' classes."""
 
     def __init__(self, class_: type, folder: Path, spec: model.ModelSpec) -> None:
-        """Make the object and call `initialize`. Lets what it raises pass."""
+        """Have the class complete its configuration, make the object and call `initialize`.
+
+        Lets what they raise pass. `inputs` and `outputs` are then those of the configuration.
+        """
         self._spec = spec
         self._config = json.loads(spec.description)["config"] if spec.description else {}
         self._cleanup = contextlib.ExitStack()
-        self._outputs = [output.name for output in spec.outputs]
         try:
             self._cleanup.enter_context(triton_backend.STAND_IN.held())
+            declared = {"name": spec.id.name, "backend": "python", **self._config}
+            self._config = triton_completion.complete(class_, declared)
+            self.inputs = triton_completion.tensors(spec.inputs, self._config, "input")
+            self.outputs = triton_completion.tensors(spec.outputs, self._config, "output")
             self._user = class_()
             initialize = getattr(self._user, "initialize", None)
             if initialize is not None:
@@ -57,9 +63,8 @@ class TritonPythonUser:
         # It becomes the name of a folder.
         version = id_.version if id_.version.isalnum() else "1"
         (Path(repository) / version).symlink_to(folder.absolute(), target_is_directory=True)
-        config = {"name": id_.name, "backend": "python", **self._config}
         return {
-            "model_config": triton_backend.config_json(config),
+            "model_config": triton_backend.config_json(self._config),
             "model_instance_kind": "CPU",
             "model_instance_name": f"{id_.name}_0",
             "model_instance_device_id": "0",
@@ -78,7 +83,7 @@ class TritonPythonUser:
         tensors = [triton_backend.Tensor(name, array) for name, array in inputs.items()]
         asked = triton_backend.BackendRequest(
             tensors,
-            request.outputs or self._outputs,
+            request.outputs or [output.name for output in self.outputs],
             self._spec.id.name,
             self._spec.id.version,
             request_id=request.id,
