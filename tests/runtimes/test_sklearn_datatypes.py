@@ -129,3 +129,11 @@ def test_what_no_rows_break_is_a_refusal(tmp_path: Path) -> None:
     loaded = load(tmp_path, union.fit(["a cat", "the dog"]))
     with pytest.raises(errors.InvalidRequest):
         ask(loaded, "BYTES", np.array([], object))
+
+
+def test_an_estimator_of_any_width_shows_no_made_up_one(tmp_path: Path) -> None:
+    loaded = load(tmp_path, preprocessing.FunctionTransformer())
+    assert loaded.signature.inputs[0].shape == (-1, -1)
+    assert loaded.signature.outputs[0].shape == (-1, -1)
+    rows = np.ones((2, 7))
+    assert np.array_equal(ask(loaded, "FP64", rows), rows)

@@ -242,8 +242,7 @@ def _lines(
     match change:
         case catalog.ModelDeclared():
             before = models.declared(change.spec.id)
-            how = "added" if before is None else _differences(before.spec, change.spec)
-            yield f"model {change.spec.id} {how}"
+            yield f"model {change.spec.id} {_how_declared(before, change)}"
         case catalog.ModelWithdrawn():
             yield f"model {change.id} withdrawn"
         case desired.DesiredAlias():
@@ -254,6 +253,14 @@ def _lines(
             yield f"alias {change.alias} cleared"
         case desired.Desired():
             yield from _settings(settings, change)
+
+
+def _how_declared(before: catalog.ModelDeclared | None, after: catalog.ModelDeclared) -> str:
+    if before is None:
+        return "added"
+    if before.spec == after.spec and not before.stamped_uri:
+        return "added: its files are known now"
+    return _differences(before.spec, after.spec)
 
 
 def _differences(before: Settings, after: Settings) -> str:

@@ -248,6 +248,13 @@ class Runtime(abc.ABC):
         Called from a thread of its own, beside predictions, when joining requests would pay and
         `loaded.signature` has a batch dimension, but leaves `can_join` open. It may take seconds.
         """
+        return self.lacks_proof or ""
+
+    @property
+    def lacks_proof(self) -> str | None:
+        """Why this runtime can show of no model that it keeps rows apart, None if it may."""
+        if type(self).find_row_mixing is not Runtime.find_row_mixing:
+            return None
         return f"runtime {self.name} does not show that rows are independent"
 
     @abc.abstractmethod

@@ -54,7 +54,11 @@ class JoinProofs:
         verdict = self._verdicts.get(recipe.key)
         if verdict is not None:
             return verdict.for_new_copy()
-        return joining.first_verdict(signature, recipe.spec)
+        verdict = joining.first_verdict(signature, recipe.spec)
+        # Known at once, so users need not wait for requests that come together.
+        if verdict.state is joining.JoinState.UNPROVEN and recipe.runtime.lacks_proof:
+            return joining.Joining(joining.JoinState.NEVER, recipe.runtime.lacks_proof)
+        return verdict
 
     async def prove(
         self,

@@ -267,3 +267,15 @@ def test_changed_settings_are_described(described: catalog_index.CatalogIndex) -
 
 def test_unchanged_settings_are_not_described(described: catalog_index.CatalogIndex) -> None:
     assert changeset.describe(described.models, described.desired, [BEFORE]) == ()
+
+
+def test_files_that_are_known_for_the_first_time_are_no_change(
+    index: catalog_index.CatalogIndex,
+) -> None:
+    for stamped_uri, words in (
+        ("/api#one", "model api:1 added: its files are known now"),
+        ("/api#two", "model api:1 changed (files)"),
+    ):
+        declared = catalog.ModelDeclared(world.spec("api"), None, stamped_uri)
+        assert changeset.describe(index.models, index.desired, [declared]) == (words,)
+        index.apply(declared)

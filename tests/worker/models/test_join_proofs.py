@@ -8,6 +8,7 @@ import pytest
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
 from meshserve.core.values import model
+from meshserve.runtimes import onnx, python
 from meshserve.worker.models import join_proofs, joining, loader
 from meshserve.worker.models.joining import JoinState
 from tests.worker import helpers
@@ -18,6 +19,8 @@ ROWS = model.Signature((), (), has_batch_dimension=True)
 
 class Prover:
     """A runtime that finds `reason`, or raises it; it notes whether the artifact was held."""
+
+    lacks_proof = ""
 
     def __init__(self, storage: helpers.FakeStorage, reason: str | Exception | None) -> None:
         self.storage = storage
@@ -95,3 +98,13 @@ async def test_a_verdict_that_was_not_learned_is_not_kept(proofs: Proofs) -> Non
     joined, recipe, _ = await proofs.prove(None)
     proofs.proofs.remember("key", joining.Joining(JoinState.UNPROVEN))
     assert proofs.proofs.first_verdict(recipe, ROWS).state is joined.state
+
+
+async def test_a_runtime_that_can_show_nothing_says_so_at_once(proofs: Proofs) -> None:
+    artifact = model_runtime.Artifact(proofs.storage.folder, "sha256:1", 1)
+    recipe = loader.LoadRecipe("key", SPEC, artifact, python.PythonRuntime(), "cpu")
+    joined = proofs.proofs.first_verdict(recipe, ROWS)
+    assert joined.state is JoinState.NEVER
+    assert joined.reason == "runtime python does not show that rows are independent"
+    recipe = loader.LoadRecipe("key", SPEC, artifact, onnx.OnnxRuntime(), "cpu")
+    assert proofs.proofs.first_verdict(recipe, ROWS).state is JoinState.UNPROVEN
