@@ -201,12 +201,19 @@ def _limit_jobs(estimator: Any, jobs: int) -> None:
         for name, value in get().items()
         if name.rpartition("__")[2] == "n_jobs" and value != jobs
     ]
-    estimator.set_params(**dict.fromkeys(names, jobs))
+    # CatBoost's fitted models refuse any call; their threads are an argument of `predict`.
+    if names:
+        estimator.set_params(**dict.fromkeys(names, jobs))
 
 
 def _estimator(fitted: Any, jobs: int) -> tabular.Estimator:
     _limit_jobs(fitted, jobs)
     functions = {name: getattr(fitted, name) for name in _OUTPUTS if _has_method(fitted, name)}
+    if type(fitted).__module__.partition(".")[0] == "catboost":
+        functions = {
+            name: functools.partial(function, thread_count=jobs)
+            for name, function in functions.items()
+        }
     if not functions and _has_method(fitted, "transform"):
         functions = {"transform": fitted.transform}
     if not functions or isinstance(fitted, type):

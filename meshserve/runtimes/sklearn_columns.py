@@ -48,13 +48,24 @@ def describe(fitted: Any, columns: int | None) -> ColumnFacts:
 def count(fitted: Any) -> int | None:
     """Return the number of columns that the estimator was fitted on, or None if it has none."""
     width = _known(fitted, "n_features_in_")
+    if width == 0:
+        # CatBoost's models lose the number with their file, but not the names.
+        width = len(_known(fitted, "feature_names_") or ()) or None
     return None if width is None else int(width)
 
 
 def feature_names(fitted: Any) -> tuple[str, ...]:
     """Return the names of the columns of the frame that the estimator was fitted on, or none."""
     names = _known(fitted, "feature_names_in_")
-    return () if names is None else tuple(str(name) for name in names)
+    if names is None:
+        names = _names_of_frame(_known(fitted, "feature_names_"))
+    return tuple(str(name) for name in names)
+
+
+def _names_of_frame(names: Sequence[str] | None) -> Sequence[str]:
+    """Return CatBoost's names of features, without those of a matrix: their numbers."""
+    is_matrix = names is None or list(names) == [str(place) for place in range(len(names))]
+    return () if names is None or is_matrix else names
 
 
 def _known(fitted: Any, name: str) -> Any:
@@ -134,6 +145,10 @@ def _collect_selected(part: Any, columns: list[int], facts: ColumnFacts, depth: 
 
 
 def _collect_values(part: Any, columns: list[int], facts: ColumnFacts) -> None:
+    find_categorical = getattr(part, "get_cat_feature_indices", None)
+    if find_categorical is not None:
+        # CatBoost takes categories as texts or whole numbers, of any value.
+        facts.texts.update(columns[place] for place in find_categorical())
     categories = getattr(part, "categories_", None)
     if isinstance(categories, list) and len(categories) == len(columns):
         for column, values in zip(columns, categories, strict=True):

@@ -304,3 +304,29 @@ class Ratio(LinearRegression):  # type: ignore[misc]  # scikit-learn has no type
 
 def test_a_user_s_own_class_is_not_known_to_keep_rows_apart() -> None:
     assert not sklearn_columns.are_rows_independent(make_pipeline(StandardScaler(), Ratio()))
+
+
+class Boosted:
+    """What CatBoost's pickled models are like: no number of columns, and no change of settings."""
+
+    n_features_in_ = 0
+
+    def __init__(self, names: list[str], categorical: list[int]) -> None:
+        self.feature_names_ = names
+        self.categorical = categorical
+
+    def get_cat_feature_indices(self) -> list[int]:
+        return self.categorical
+
+
+@pytest.mark.parametrize(
+    ("names", "known", "categorical"),
+    [(["0", "1"], (), []), (["city", "age"], ("city", "age"), [0])],
+)
+def test_columns_of_catboost_are_known_by_their_names(
+    names: list[str], known: tuple[str, ...], categorical: list[int]
+) -> None:
+    fitted = Boosted(names, categorical)
+    assert sklearn_columns.count(fitted) == 2
+    assert sklearn_columns.feature_names(fitted) == known
+    assert sklearn_columns.describe(fitted, 2).texts == set(categorical)
