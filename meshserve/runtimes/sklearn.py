@@ -6,7 +6,6 @@ Pickle and joblib run code when they are read, so they need `trust: true`; skops
 from __future__ import annotations
 
 import functools
-import re
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from meshserve.runtimes import (
     categories,
     datatypes,
     files,
+    missing_classes,
     options,
     prerequisites,
     sklearn_columns,
@@ -149,7 +149,7 @@ def _guard(file: Path, read: Callable[[], T]) -> T:
     except errors.MeshError:
         raise
     except AttributeError as error:
-        raise errors.LoadFailed(_explain_missing_class(file, error)) from error
+        raise errors.LoadFailed(missing_classes.explain(file, error)) from error
     except ImportError as error:
         raise errors.LoadFailed(
             f"{file.name} needs a module that is not installed here: {files.summarize(error)}; "
@@ -163,31 +163,6 @@ def _guard(file: Path, read: Callable[[], T]) -> T:
         raise errors.LoadFailed(
             f"{file.name} can't be read: {type(error).__name__}: {files.summarize(error)}"
         ) from error
-
-
-_NOT_FOUND = re.compile(
-    r"Can't get attribute '(?P<name>[^']+)' on <module '(?P<module>[^']+)'"
-    r"|module '(?P<other_module>[^']+)' has no attribute '(?P<other_name>[^']+)'"
-)
-"""The two forms of what pickle says of a class that it does not find."""
-
-
-def _explain_missing_class(file: Path, error: AttributeError) -> str:
-    """Return what to do about a class that the pickle names and that is not importable here."""
-    names = _NOT_FOUND.search(str(error))
-    if names is None:
-        return f"{file.name} can't be read: AttributeError: {files.summarize(error)}"
-    name, module = names["name"] or names["other_name"], names["module"] or names["other_module"]
-    if module == "__main__":
-        return (
-            f"{file.name} needs {name!r} of the script that made it (it says __main__): define "
-            f"{name!r} in a module that is installed where the mesh runs, import it in the "
-            "script, and save the model again"
-        )
-    return (
-        f"{file.name} needs {name!r} of the module {module!r}, which lacks it here: "
-        "install the version of the module that made the file"
-    )
 
 
 def _limit_jobs(estimator: Any, jobs: int) -> None:
