@@ -181,16 +181,22 @@ def _limit_jobs(estimator: Any, jobs: int) -> None:
         estimator.set_params(**dict.fromkeys(names, jobs))
 
 
+def _functions(fitted: Any, jobs: int) -> dict[str, Callable[..., Any]]:
+    """Return the estimator's functions that answer, by name; none if it has none."""
+    answering = {name: getattr(fitted, name) for name in _OUTPUTS if _has_method(fitted, name)}
+    if type(fitted).__module__.partition(".")[0] == "catboost":
+        return {
+            name: functools.partial(function, thread_count=jobs)
+            for name, function in answering.items()
+        }
+    if not answering and _has_method(fitted, "transform"):
+        return {"transform": fitted.transform}
+    return answering
+
+
 def _estimator(fitted: Any, jobs: int) -> tabular.Estimator:
     _limit_jobs(fitted, jobs)
-    functions = {name: getattr(fitted, name) for name in _OUTPUTS if _has_method(fitted, name)}
-    if type(fitted).__module__.partition(".")[0] == "catboost":
-        functions = {
-            name: functools.partial(function, thread_count=jobs)
-            for name, function in functions.items()
-        }
-    if not functions and _has_method(fitted, "transform"):
-        functions = {"transform": fitted.transform}
+    functions = _functions(fitted, jobs)
     if not functions or isinstance(fitted, type):
         raise errors.LoadFailed(
             f"the file holds a {type(fitted).__name__}, which has neither predict nor transform"

@@ -238,6 +238,16 @@ def verify(estimator: Estimator, spec: model.ModelSpec) -> TabularModel:
         return _unverified(estimator, inputs, spec, failed.cause)
     if not spec.inputs and trial.inputs[inputs[0].name].dtype == np.float32:
         inputs = (replace(inputs[0], datatype="FP32"), *inputs[1:])
+    return _verified(estimator, inputs, spec, trial)
+
+
+def _verified(
+    estimator: Estimator,
+    inputs: tuple[model.TensorSpec, ...],
+    spec: model.ModelSpec,
+    trial: tabular_trial.Trial,
+) -> TabularModel:
+    """Return a model that has taken rows, with the signature that they show. Raises LoadFailed."""
     actual = tuple(trial.specs)
     if inputs[0].shape[1:] == (-1,):
         # The width of made-up rows may be that of the output, and says nothing of others.

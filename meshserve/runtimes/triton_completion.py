@@ -30,7 +30,10 @@ class CompletedConfig:
         return self._config
 
     def set_max_batch_size(self, max_batch_size: int) -> None:
-        """Set the most rows of a request, 0 without a batch dimension."""
+        """Set the most rows of a request, 0 without a batch dimension.
+
+        Raises ValueError if the configuration allows more.
+        """
         declared = self._config["max_batch_size"]
         if declared > max_batch_size:
             raise ValueError(
