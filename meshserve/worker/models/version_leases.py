@@ -156,9 +156,8 @@ class VersionLeases:
         """
         try:
             return await self._lease_meaning(name, version, expires_s)
-        except (errors.Overloaded, errors.DeadlineExceeded):
-            raise
-        except errors.MeshError:
+        except errors.LoadFailed:
+            # Others say nothing against the model: another worker, or a later try, may answer.
             for id_ in () if version else self._meanings_before(name):
                 with contextlib.suppress(errors.MeshError):
                     return await self._lease_earlier(id_, expires_s)
