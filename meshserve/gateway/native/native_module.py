@@ -22,6 +22,13 @@ FLAGS = (
     *("-D_FORTIFY_SOURCE=2", "-fstack-protector-strong", "-Wl,-z,relro,-z,now"),
 )
 BUILD_S = 60.0
+ENVOY = "/1.40."
+"""A part of the version that the module is made for.
+
+Another one of the same ABI may free an upstream request at another moment, and write to it then:
+source/extensions/upstreams/http/dynamic_modules/upstream_request.cc must be read first.
+"""
+
 NO_COMPILER = "no C compiler is here"
 CHECK = "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter"
 MANAGER = (
@@ -48,6 +55,8 @@ def find_or_build(folder: str, envoy: str) -> NativeModule:
     try:
         sources = _sources()
         version = _run(envoy, "--version")
+        if ENVOY not in version:
+            return NativeModule(reason=f"it is for Envoy {ENVOY.strip('/.')} alone")
         digest = hashlib.sha256("\0".join([version, *FLAGS, *sources.values()]).encode())
         module = Path(folder) / f"meshframes-{digest.hexdigest()[:16]}.so"
         if not module.exists():

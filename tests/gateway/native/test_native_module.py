@@ -51,10 +51,16 @@ def test_without_a_compiler_the_reason_is_said(
 
 def test_a_module_that_envoy_refuses_is_not_kept(tmp_path: Path) -> None:
     envoy = tmp_path / "envoy"
-    program(envoy, '[ "$1" = --version ] && exit; echo "ABI version mismatch"; exit 1')
+    program(envoy, '[ "$1" = --version ] && echo a/1.40.9/b && exit; echo "ABI mismatch"; exit 1')
     built = native_module.find_or_build(str(tmp_path / "built"), str(envoy))
-    assert built.reason == "envoy failed: ABI version mismatch"
+    assert built.reason == "envoy failed: ABI mismatch"
     assert list((tmp_path / "built").iterdir()) == []
+
+
+def test_another_envoy_goes_without_it(tmp_path: Path) -> None:
+    program(tmp_path / "envoy", "echo version: abc/1.41.0/Clean/RELEASE/BoringSSL")
+    built = native_module.find_or_build(str(tmp_path / "built"), str(tmp_path / "envoy"))
+    assert built == native_module.NativeModule(reason="it is for Envoy 1.40 alone")
 
 
 def test_a_compiler_that_fails_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
