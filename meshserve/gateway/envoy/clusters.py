@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from typing import cast
 
 from meshserve.core.values import model, snapshots
 from meshserve.gateway.envoy import Json, gateway_paths, native_calls, ring_shares
@@ -194,21 +195,21 @@ def _health_checked(name: str, layout: gateway_paths.GatewayPaths, balancing: Js
         "healthy_threshold": 1,
         "http_health_check": {"path": paths.HEALTHZ},
     }
-    return (
-        _discovered(name, layout)
-        | native_calls.upstream(layout.module)
-        | {
-            # Below the share of one worker in any pool of less than a hundred: only when all seem
-            # unhealthy, requests are tried all the same instead of refused.
-            "common_lb_config": {
-                "healthy_panic_threshold": {"value": 1},
-                "update_merge_window": NO_MERGE_WINDOW,
-                **balancing,
-            },
-            "ignore_health_on_host_removal": True,
-            "health_checks": [check],
-        }
-    )
+    cluster = _discovered(name, layout)
+    options = cast("Json", cluster["typed_extension_protocol_options"])
+    frames = native_calls.upstream(layout.module, options, IDLE_TIMEOUT)
+    balanced = {
+        # Below the share of one worker in any pool of less than a hundred: only when all seem
+        # unhealthy, requests are tried all the same instead of refused.
+        "common_lb_config": {
+            "healthy_panic_threshold": {"value": 1},
+            "update_merge_window": NO_MERGE_WINDOW,
+            **balancing,
+        },
+        "ignore_health_on_host_removal": True,
+        "health_checks": [check],
+    }
+    return cluster | frames | balanced
 
 
 def _llm(llm: str, layout: gateway_paths.GatewayPaths) -> Json:

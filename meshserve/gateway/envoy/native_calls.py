@@ -13,6 +13,7 @@ TYPES = "type.googleapis.com/envoy.extensions"
 FILTER_CONFIG = f"{TYPES}.filters.http.dynamic_modules.v3.DynamicModuleFilter"
 UPSTREAM_CONFIG = f"{TYPES}.upstreams.http.dynamic_modules.v3.Config"
 ROUTE_CONFIG = f"{TYPES}.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute"
+TCP_OPTIONS = "envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions"
 STRING = "type.googleapis.com/google.protobuf.StringValue"
 
 
@@ -38,17 +39,24 @@ def task(module: str, request_bytes_max: int) -> Json:
     }
 
 
-def upstream(module: str) -> Json:
-    """Return what makes a cluster's requests frames; nothing without a module."""
+def upstream(module: str, options: Json, idle_timeout: str) -> Json:
+    """Return what makes a cluster's requests frames; nothing without a module.
+
+    `options` are those of the cluster's protocols.
+    """
     if not module:
         return {}
+    # Frames need a connection for each request in flight, of which Envoy keeps idle ones for ten
+    # minutes by default.
+    idle: Json = {"@type": f"type.googleapis.com/{TCP_OPTIONS}", "idle_timeout": idle_timeout}
     config: Json = {
         "@type": UPSTREAM_CONFIG,
         "dynamic_module_config": _load(module),
         "bridge_name": NAME,
     }
     return {
-        "upstream_config": {"name": "envoy.upstreams.http.dynamic_modules", "typed_config": config}
+        "typed_extension_protocol_options": {**options, TCP_OPTIONS: idle},
+        "upstream_config": {"name": "envoy.upstreams.http.dynamic_modules", "typed_config": config},
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from meshserve.core.values import model, snapshots
-from meshserve.gateway.envoy import envoy_config, lua_filter, native_calls, routes
+from meshserve.gateway.envoy import clusters, envoy_config, lua_filter, native_calls, routes
 
 MODULE = "/state/native/meshframes-1.so"
 SNAPSHOT = snapshots.GatewaySnapshot(
@@ -21,17 +21,19 @@ SNAPSHOT = snapshots.GatewaySnapshot(
 )
 
 
-def clusters(files: dict[str, str]) -> dict[str, Any]:
+def written(files: dict[str, str]) -> dict[str, Any]:
     resources = json.loads(files[envoy_config.CLUSTERS])["resources"]
     return {cluster["name"]: cluster for cluster in resources}
 
 
 def test_requests_to_workers_alone_are_frames() -> None:
-    shown = clusters(envoy_config.files(SNAPSHOT, "/run", module=MODULE))
+    shown = written(envoy_config.files(SNAPSHOT, "/run", module=MODULE))
     assert {name for name in shown if "upstream_config" in shown[name]} == {
         "pool-default",
         "busy-default",
     }
+    options = shown["busy-default"]["typed_extension_protocol_options"]
+    assert options.keys() == {clusters.HTTP_OPTIONS, native_calls.TCP_OPTIONS}
     # Health checks stay HTTP.
     assert shown["pool-default"]["health_checks"][0]["http_health_check"]
 
