@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 
 from meshserve.core.values import reports, snapshots
@@ -134,9 +135,15 @@ async def test_a_running_gateway_changes_its_way_to_workers(run_dir: str, module
         for is_native in (False, True, False, True):
             await mesh.gateway.apply(replace(mesh.snapshot, is_native=is_native))
             assert mesh.gateway.report("n1").native == ("on" if is_native else "off")
-            asked = [mesh.call(first_field(b"%d" % number)) for number in range(50)]
-            assert len(await asyncio.gather(*asked)) == 50
-            assert (await mesh.http.get("/v2/models/a")).status_code == 200
+            # New connections: those of before are told to leave, and may meet their end.
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            async with grpc.aio.insecure_channel(mesh.snapshot.listen, options) as channel:
+                call = channel.unary_unary(conftest.INFER)
+                asked = [call(first_field(b"%d" % number)) for number in range(50)]
+                assert len(await asyncio.gather(*asked)) == 50
+            async with httpx.AsyncClient() as http:
+                answer = await http.get(f"http://{mesh.snapshot.listen}/v2/models/a")
+                assert answer.status_code == 200
 
 
 async def test_envoys_module_is_left_out_after_crashes(run_dir: str, module_dir: str) -> None:
