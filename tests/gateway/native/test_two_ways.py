@@ -40,6 +40,16 @@ SLOW = """
             time.sleep(0.5)
             return {"y": inputs["x"]}
 """
+GATED = """
+    import os, time
+    class Model:
+        inputs = [("x", "FP32", [-1, 2])]
+        outputs = [("y", "FP32", [-1, 2])]
+        def predict(self, inputs):
+            while not os.path.exists("GATE"):
+                time.sleep(0.01)
+            return {"y": inputs["x"]}
+"""
 IDENTITY = """
     class Model:
         inputs = [("x", "FP32", [-1, -1])]
@@ -60,11 +70,15 @@ SEEN = """
 
 @dataclass
 class Pair:
-    """The worker, and the addresses of its gateways: by HTTP, by frames."""
+    """The worker, and the addresses of its gateways: by HTTP, by frames.
+
+    The model `gated` answers once the file `gate` is there.
+    """
 
     worker: worker.PoolWorker
     listens: tuple[str, str]
     channels: tuple[grpc.aio.Channel, grpc.aio.Channel]
+    gate: Path
 
     async def calls(self, path: str, body: bytes, **how: Any) -> list[Any]:
         """Return what a client of each gateway gets: answer or error, and all metadata."""
@@ -108,7 +122,10 @@ async def pair(module_dir: str) -> AsyncIterator[Pair]:
     storage = helpers.FakeStorage(Path(folder))
     running = worker.PoolWorker(model.ServerAddress("w-0", folder), helpers.settings(), storage)
     endpoint = await running.start()
+    gate = Path(folder) / "gate"
+    gate.touch()
     sources = {"doubled": helpers.DOUBLED, "slow": SLOW, "identity": IDENTITY, "seen": SEEN}
+    sources["gated"] = GATED.replace("GATE", str(gate))
     specs = [helpers.spec(name, storage.put(name, text)) for name, text in sources.items()]
     helpers.apply(running, *helpers.declared(*specs))
     for spec in specs:
@@ -133,7 +150,7 @@ async def pair(module_dir: str) -> AsyncIterator[Pair]:
             )
             listens.append(snap.listen)
             channels.append(await stack.enter_async_context(channel))
-        yield Pair(running, (listens[0], listens[1]), (channels[0], channels[1]))
+        yield Pair(running, (listens[0], listens[1]), (channels[0], channels[1]), gate)
     await running.stop()
     shutil.rmtree(folder)
 
@@ -223,14 +240,16 @@ async def _slow_calls(pair: Pair, seconds: float) -> list[Any]:
 async def test_the_call_of_a_client_that_leaves_is_dropped(pair: Pair) -> None:
     failures = pair.worker.app.load.failures_by_kind
     for channel in pair.channels:
+        pair.gate.unlink()
         count = failures.get("Abandoned", 0) + 3
-        calls = [channel.unary_unary(paths.MODEL_INFER)(infer("slow")) for _ in range(3)]
+        calls = [channel.unary_unary(paths.MODEL_INFER)(infer("gated")) for _ in range(3)]
         await support.wait_until_async(lambda: pair.worker.app.load.in_flight == 3)
         for call in calls:
             call.cancel()
         await support.wait_until_async(
             functools.partial(lambda count: failures.get("Abandoned") == count, count)
         )
+        pair.gate.touch()
     await support.wait_until_async(lambda: pair.worker.app.load.in_flight == 0)
 
 
