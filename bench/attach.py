@@ -145,7 +145,7 @@ async def measure(folder: Path, sample: Sample, rounds: int) -> Figures:
         await asking.back_ms()
         private_bytes = process_memory.private_bytes() - before_bytes
         measured = pool_worker.host.take_measured()[model.ModelId(sample.name)]
-        mapped_bytes = pool_worker.host.mapped_bytes
+        mapped_bytes = pool_worker.host.effects.memory.mapped_bytes
         taken = []
         for _ in range(rounds):
             await asking.leave()

@@ -126,7 +126,7 @@ async def fill(given: Given, memory_bytes: int, registered: int) -> Filled:
             process_bytes=before_bytes,
             registered_bytes_each=catalog_bytes / names,
             private_bytes_each=taken_bytes / max(1, resident - 1),
-            mapped_bytes_each=pool_worker.host.mapped_bytes / resident,
+            mapped_bytes_each=pool_worker.host.effects.memory.mapped_bytes / resident,
             load_ms=tuple(float(percentile) for percentile in np.percentile(load_ms, (50, 99))),
         )
         await check(pool_worker.host, given.answers, rows)

@@ -37,6 +37,7 @@ def from_config(
         repositories=tuple(entry.settings() for entry in settings.repositories),
         llms=tuple(entry.spec_on(capacity) for entry in settings.llms),
         logs=settings.logging.settings(),
+        metrics=settings.metrics.settings(),
         document=orjson.dumps(config.document(settings)).decode(),
     )
 

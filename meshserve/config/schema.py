@@ -171,6 +171,18 @@ class LoggingSection(fields.Section):
         return desired.LogSettings(self.format, self.access_log)
 
 
+class MetricsSection(fields.Section):
+    """What `/metrics` has, see docs/metrics.md."""
+
+    models_max: fields.Count = 100
+    """How many models have series of their own, those used most; all others count as one. A model
+    has about 25."""
+
+    def settings(self) -> desired.MetricsSettings:
+        """Return the core's value."""
+        return desired.MetricsSettings(self.models_max)
+
+
 class PoolSection(fields.Section):
     """Workers that hold many small models."""
 
@@ -303,6 +315,8 @@ class Config(fields.Section):
     """The Ray cluster of a mesh on one machine."""
     logging: LoggingSection = LoggingSection()
     """The mesh's log files."""
+    metrics: MetricsSection = MetricsSection()
+    """The figures for Prometheus."""
     pools: Pools = {}  # noqa: RUF012 - pydantic copies it
     """Groups of workers by name. The one named `default` always exists."""
     models: tuple[model_schema.ModelSection, ...] = ()

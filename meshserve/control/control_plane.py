@@ -13,6 +13,7 @@ from meshserve.config import desired_state
 from meshserve.control import (
     admin_service,
     controller,
+    figures_file,
     file_access,
     lease_keeper,
     mesh_json,
@@ -113,7 +114,10 @@ class ControlPlane:
             ),
         )
         folder = Path(parts.state_dir) / UPLOADS
-        self._management = management_app.ManagementApp(self.admin, held, str(folder))
+        self._figures = figures_file.FiguresFile(parts.state_dir)
+        self._management = management_app.ManagementApp(
+            self.admin, held, str(folder), self._figures
+        )
         self._uploads = upload_sweep.UploadSweep(self.controller, folder, parts.time)
         self._is_restored = asyncio.Event()
 
@@ -172,6 +176,7 @@ class ControlPlane:
         last = desired_state.from_registry(contents, capacity, is_needed=wanted is None)
         if wanted is not None:
             wanted = await weight_pins.pin(wanted, last, self._parts.identify_weights)
+        self.controller.adopt_figures(await asyncio.to_thread(self._figures.read))
         words = await self.controller.start(endpoint, last, wanted, contents)
         self._is_restored.set()
         self._repositories.follow(self.controller.view().config)

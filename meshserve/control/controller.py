@@ -12,7 +12,7 @@ from typing import TypeVar
 from meshserve import errors, tasks
 from meshserve.control import caller, effects, monitor, registry_effects, registry_thread
 from meshserve.core.interfaces import cluster_control
-from meshserve.core.mesh import change_spread, mesh, mesh_view
+from meshserve.core.mesh import change_spread, mesh, mesh_view, model_totals
 from meshserve.core.values import (
     commands,
     desired,
@@ -102,6 +102,10 @@ class Controller:
         except errors.MeshError:
             await self.close()
             raise
+
+    def adopt_figures(self, saved: model_totals.SavedTotals) -> None:
+        """Go on from the figures of models that an earlier controller has saved, before `start`."""
+        self._mesh.totals.restore(saved)
 
     async def close(self) -> None:
         """Stop the loop and fail open requests; workers, gateways and replicas go on."""

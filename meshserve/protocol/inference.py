@@ -43,6 +43,7 @@ server read only its form.
 
 
 WireTensor = tensors.WireTensor
+ModelId = model.ModelId
 
 
 @dataclass(slots=True)
@@ -53,6 +54,7 @@ class InferCall:
     carried raw bytes, so the answer does too. `classes`: how many classes are asked for in place of
     an output's values, by its name. `source` is the message, or what JSON said besides tensors, and
     `headers` came with it: `parameters.details_of` reads both for the few models that ask for it.
+    `resolved` is the version that answers, once it is known.
     """
 
     model: str
@@ -64,6 +66,7 @@ class InferCall:
     classes: Mapping[str, int] | None = None
     source: pb.ModelInferRequest | model_runtime.RequestDetails | None = None
     headers: Sequence[tuple[bytes, bytes]] = ()
+    resolved: ModelId | None = None
 
 
 class InferReply(NamedTuple):

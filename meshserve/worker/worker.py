@@ -54,6 +54,7 @@ class PoolWorker:
         self._meter = meter
         self._report_pages = worker_report.ReportPages(self.host)
         self._report_events = worker_report.ReportEvents(self.host)
+        self._report_figures = worker_report.ReportFigures(self.host)
         self._load_signal = load_signal.LoadSignal(self.host)
         self._use_signal = use_signal.UseSignal(self.host)
         self._server: handler_server.HandlerServer | None = None
@@ -119,6 +120,8 @@ class PoolWorker:
             excess_s=self.host.trials.ailing.excess_s,
             events=self._report_events.next(page.since, asyncio.get_running_loop().time()),
             use=self._use_signal.take(),
+            figures=self._report_figures.next(has_arrived=bool(page.since)),
+            busy=self._report_figures.busy(self.app.open),
         )
 
     def copies(self, ids: tuple[model.ModelId, ...]) -> tuple[reports.CopyReport, ...]:

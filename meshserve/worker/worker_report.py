@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from meshserve.core.memory import copies as records
 from meshserve.core.memory import copy_lifecycle, version_choice
-from meshserve.core.values import mesh_events, model, reports
+from meshserve.core.values import mesh_events, model, model_figures, reports
 from meshserve.worker import copy_reasons
 from meshserve.worker.http import worker_app
 from meshserve.worker.models import joining, model_host
@@ -135,6 +136,36 @@ class ReportEvents:
         if latest:
             self._last_told = latest[-1].number
         return latest
+
+
+class ReportFigures:
+    """Reads the figures of a host's models for each report."""
+
+    def __init__(self, host: model_host.ModelHost) -> None:
+        self._host = host
+
+    def next(self, *, has_arrived: bool) -> model_figures.FiguresBatch:
+        """Return what was counted since the last batch, or that again unless it `has_arrived`."""
+        host = self._host
+        host.traffic.record_copies(host.residency.history.take_figures())
+        for id_, figures in host.traffic.fresh.items():
+            stats = host.stats.get(id_)
+            if stats is not None:
+                figures.joined_rows += stats.joined_rows
+                stats.joined_rows = 0
+        return host.traffic.next_batch(has_arrived=has_arrived)
+
+    def busy(
+        self, requests: Iterable[worker_app.InferenceRequest]
+    ) -> tuple[model_figures.BusyModel, ...]:
+        """Return the models of these requests that wait for their answers."""
+        calls = (request.call for request in requests)
+        in_flight = Counter(call.resolved for call in calls if call and call.resolved)
+        queued = self._host.traffic.cold + self._host.watch.waiting()
+        return tuple(
+            model_figures.BusyModel(id_, count, min(count, queued[id_]))
+            for id_, count in in_flight.items()
+        )
 
 
 def _copy(host: model_host.ModelHost, id_: model.ModelId) -> reports.CopyReport | None:

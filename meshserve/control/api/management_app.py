@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from meshserve.control import admin_service, caller
+from meshserve.control import admin_service, caller, figures_file
 from meshserve.control.api import (
     call_log,
     event_list,
@@ -31,14 +31,18 @@ class ManagementApp:
     """Answers every request that is not inference. Errors become answers, never exceptions."""
 
     def __init__(
-        self, service: admin_service.AdminService, held: hold_endpoint.HoldEndpoint, files_dir: str
+        self,
+        service: admin_service.AdminService,
+        held: hold_endpoint.HoldEndpoint,
+        files_dir: str,
+        figures: figures_file.FiguresFile,
     ) -> None:
         repository = triton_repository.TritonRepository(service, files_dir)
         grpc = management_grpc.ManagementMethods(service, repository)
         self._grpc = routing.request_response(
             rest_routes.answering(grpc.answer, error_responses.grpc_error)
         )
-        self._metrics = mesh_metrics.MeshMetrics(service.controller)
+        self._metrics = mesh_metrics.MeshMetrics(service.controller, figures)
         self._rest = Starlette(
             routes=[
                 *mesh_v1.MeshApi(service).routes(),

@@ -17,7 +17,8 @@ from prometheus_client.core import (
     SummaryMetricFamily,
 )
 
-from meshserve.control import controller
+from meshserve.control import controller, figures_file
+from meshserve.control.api import model_metrics
 from meshserve.core.mesh import mesh_view
 from meshserve.core.values import llm_spec, reports
 
@@ -34,14 +35,19 @@ Samples = Iterable[tuple[Sequence[str], float]]
 class MeshMetrics:
     """Collects the metrics from the controller's state at each scrape."""
 
-    def __init__(self, source: controller.Controller) -> None:
+    def __init__(self, source: controller.Controller, figures: figures_file.FiguresFile) -> None:
+        """`figures` keeps the totals of models that are shown."""
         self._controller = source
-        # Not the default registry, which would add the metrics of this Python process.
-        self._registry = CollectorRegistry()
+        self._figures = figures
+        # Not the default registry, which would add the metrics of this Python process. Without
+        # `auto_describe`, which would collect everything once more.
+        self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
     def text(self) -> bytes:
         """Return all metrics as they are now."""
+        # Before they are shown: a later controller must not show less.
+        self._figures.write(self._controller.view().totals.saved)
         return exposition.generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
@@ -75,6 +81,7 @@ class MeshMetrics:
             held,
             ("model", "version"),
         )
+        yield from model_metrics.collect(view)
         yield from _llm_families(view.llms)
 
 

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Collection
 
 from meshserve.core.memory import copies, version_choice
-from meshserve.core.values import mesh_events, model
+from meshserve.core.values import mesh_events, model, model_figures
 
 EVENTS_MAX = 500
 """A worker that loads and evicts without pause has some 600 events a second, and reports once."""
@@ -24,6 +24,26 @@ class CopyHistory:
             maxlen=EVENTS_MAX
         )
         self._numbers = itertools.count(1)
+        self._figures: collections.defaultdict[model.ModelId, model_figures.ModelFigures] = (
+            collections.defaultdict(model_figures.ModelFigures)
+        )
+
+    def count_load(self, copy: copies.Copy) -> None:
+        """Count a load for each model that has waited for it, else for the copy's first ones."""
+        for id_ in first_names(set(copy.waiters.values()) or copy.names):
+            self._figures[id_].loads += 1
+            self._figures[id_].load_s += copy.load_s
+
+    def count_eviction(self, copy: copies.Copy) -> None:
+        """Count an eviction for the copy's first models."""
+        for id_ in first_names(copy.names):
+            self._figures[id_].evictions += 1
+
+    def take_figures(self) -> list[tuple[model.ModelId, model_figures.ModelFigures]]:
+        """Return the loads and evictions by model since the last call."""
+        taken = list(self._figures.items())
+        self._figures.clear()
+        return taken
 
     def note(
         self,

@@ -121,6 +121,8 @@ class MemoryPool:
         came = "" if is_loaded else "back on the GPU; "
         reason = f"{came}{len(copy.waiters)} waited for it"
         load_s = copy.load_s if is_loaded else 0.0
+        if is_loaded:
+            self.history.count_load(copy)
         self.history.note("loaded", copy.names, self.now_s, reason, load_s)
 
     def record_failure(self, record: copies.Copy | copies.Binding) -> None:
@@ -350,6 +352,7 @@ class MemoryPool:
         """Free the copy, with its last lease, to make room or because it was idle for long."""
         self._raise_age(copy)
         self.counts.evictions += 1
+        self.history.count_eviction(copy)
         self._note_departure("evicted", copy, reason)
         self._drain(copy)
 

@@ -12,6 +12,7 @@ from meshserve.core.mesh import (
     hot_models,
     mesh_history,
     mesh_view,
+    model_totals,
     node_drains,
     node_views,
     pins,
@@ -62,6 +63,7 @@ class Mesh:
         self.history = mesh_history.MeshHistory(
             self.workers, self.hot_models, self.pool_sizes, self.llms.fleet
         )
+        self.totals = model_totals.ModelTotals(self.catalog)
         self.is_draining = False
         self._controller: model.Endpoint | None = None
         self._is_restored = False
@@ -289,6 +291,7 @@ class Mesh:
             self._send_full(worker)
         self._learn(event.report.measured)
         self._quarantine.take_report(event.report)
+        self.totals.take(worker.id, event.report.figures, now_s)
         # A draining mesh loads nothing any more.
         if not self.is_draining:
             self.workers.replace_if_ailing(worker)
@@ -350,6 +353,7 @@ class Mesh:
                 models=self.catalog.models,
                 aliases=MappingProxyType(self.catalog.aliases),
                 events=self.history.log,
+                totals=self.totals,
                 _index=self.catalog,
                 _workers=self.workers,
             )
@@ -358,11 +362,8 @@ class Mesh:
     @property
     def is_drained(self) -> bool:
         """Whether everything has ended after a DrainRequested."""
-        return (
-            self.is_draining
-            and not (self.gateways.records or self.workers.records)
-            and self.llms.is_empty
-        )
+        has_processes = bool(self.gateways.records or self.workers.records)
+        return self.is_draining and not has_processes and self.llms.is_empty
 
     def gateway_snapshot(self, node: str) -> snapshots.GatewaySnapshot:
         """Return the snapshot from which to configure the node's gateway now."""

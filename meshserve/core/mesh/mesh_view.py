@@ -10,7 +10,7 @@ from typing import Protocol
 from meshserve import errors
 from meshserve.core.catalog import catalog_index
 from meshserve.core.llm import llm_state, replica_state
-from meshserve.core.mesh import event_log, node_views
+from meshserve.core.mesh import event_log, model_totals, node_views
 from meshserve.core.processes import gateways
 from meshserve.core.processes import workers as workers_part
 from meshserve.core.processes.reconcile import ProcessState
@@ -161,6 +161,7 @@ class MeshView:
     models: ModelsView
     aliases: Mapping[str, desired.DesiredAlias]
     events: EventsView
+    totals: model_totals.ModelTotals
     _index: catalog_index.CatalogIndex = field(repr=False)
     _workers: workers_part.Workers = field(repr=False)
 

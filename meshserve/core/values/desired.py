@@ -120,6 +120,14 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """What `/metrics` has: series of so many models, and those of Envoy itself."""
+
+    models_max: int = 100
+    has_envoy: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class RepositorySettings:
     """A folder or bucket all of whose models are served; `place` is its path or URI."""
 
@@ -164,6 +172,7 @@ class Desired:
     repositories: tuple[RepositorySettings, ...] = ()
     llms: tuple[llm_spec.LlmSpec, ...] = ()
     logs: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
     # A document and not these values: a later version of meshserve reads it with its own defaults.
     document: str = ""
 

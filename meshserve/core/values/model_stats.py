@@ -35,7 +35,8 @@ class ModelStats:
 
     `last_ms` is the Unix time of the last answer in ms. `joins_stopped` counts copies whose
     requests are joined no more, because a joined run gave another answer. `saturated_s` is the
-    time in which more requests waited than the next run could take, since the last report.
+    time in which more requests waited than the next run could take, since the last report, and
+    `joined_rows` were answered by joined runs since then.
     `failures_by_kind` are by class names of errors, None before the first. `last_error` is what the
     model's code raised last, at the Unix time `last_error_ms`. `quiet_until_s` (on the monotonic
     clock) and `untold` bound the log's lines of that.
@@ -47,6 +48,7 @@ class ModelStats:
     computed: DurationStat = field(default_factory=DurationStat)
     saturated_s: float = 0.0
     joins_stopped: int = 0
+    joined_rows: int = 0
     rows: int = 0
     last_ms: int = 0
     batches: dict[int, DurationStat] = field(default_factory=dict)
@@ -84,7 +86,7 @@ class ModelStats:
         self.failure.add(other.failure)
         self.queued.add(other.queued)
         self.computed.add(other.computed)
-        # Not `saturated_s`: it counts since a worker's last report, and is no total.
+        # Not `saturated_s` and `joined_rows`: they count since a worker's last report.
         self.rows += other.rows
         self.joins_stopped += other.joins_stopped
         self.last_ms = max(self.last_ms, other.last_ms)

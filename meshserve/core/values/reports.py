@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from meshserve.core.values import catalog, containment, copy_details, mesh_events, model
+from meshserve.core.values import (
+    catalog,
+    containment,
+    copy_details,
+    mesh_events,
+    model,
+    model_figures,
+)
 
 CopyState = Literal["absent", "fetching", "loading", "ready", "parked", "evicting", "failed"]
 USED_S = 300.0
@@ -127,6 +134,8 @@ class WorkerReport:
     # Those that the report before has not told, or all that it remembers if that one was lost.
     events: tuple[mesh_events.CopyEvent, ...] = ()
     use: WorkerUse = UNUSED
+    figures: model_figures.FiguresBatch = model_figures.NO_FIGURES
+    busy: tuple[model_figures.BusyModel, ...] = ()
 
     @property
     def hung_runs(self) -> int:

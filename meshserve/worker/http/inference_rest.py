@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -90,6 +91,7 @@ class InferenceRest:
     async def _infer(
         self, name: str, version: str, request: worker_app.InferenceRequest
     ) -> http_protocol.Answer:
+        request.call = self._find_call(name, version)
         body = await self._bodies.inflate(request.body, request.headers)
         if rest.is_raw_binary(request.headers):
             description = await self._host.describe(name, version, request.expires_s)
@@ -99,6 +101,7 @@ class InferenceRest:
                 _work_bytes(body, request.headers), rest.decode_infer, body, request.headers
             )
         call = rest_call.call
+        call.resolved, request.call = request.call.resolved, call
         call.model, call.version, call.headers = name, version, request.headers
         if call.classes:
             reply = await self._reply(call, request.expires_s)
@@ -110,6 +113,14 @@ class InferenceRest:
                 await self._reply(call, request.expires_s), rest.encode_infer, rest_call
             )
         return 200, headers, body
+
+    def _find_call(self, name: str, version: str) -> inference.InferCall:
+        """Return a call that stands for the request until its body is read."""
+        call = inference.InferCall(name, version)
+        # An unknown model is told in its turn.
+        with contextlib.suppress(errors.ModelNotFound):
+            call.resolved = self._host.catalog_follower.catalog.resolve(name, version)
+        return call
 
     async def _encode(
         self, reply: inference.InferReply, function: Callable[..., Encoded], decoded: Decoded
@@ -231,6 +242,7 @@ class InferenceRest:
     async def _predict(
         self, name: str, version: str, request: worker_app.InferenceRequest
     ) -> http_protocol.Answer:
+        request.call = self._find_call(name, version)
         description = await self._host.describe(name, version, request.expires_s)
         body = await self._bodies.inflate(request.body, request.headers)
         predicted = await self._bodies.run(
@@ -238,7 +250,8 @@ class InferenceRest:
         )
         # The version whose signature decoded the request must also answer it.
         predicted.call.model, predicted.call.version = name, description.id.version
-        predicted.call.headers = request.headers
+        predicted.call.headers, predicted.call.resolved = request.headers, request.call.resolved
+        request.call = predicted.call
         answered = await self._encode(
             await self._reply(predicted.call, request.expires_s), v1.encode_predict, predicted
         )

@@ -20,6 +20,7 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from meshserve import errors
+from meshserve.core.values import model_figures
 from meshserve.protocol import (
     classification,
     error_responses,
@@ -66,10 +67,14 @@ class InferenceRequest:
     `path` is still percent-encoded. `expires_s` is the deadline on the event loop's clock, infinite
     without one.
     `metadata_model` is the model named by gRPC metadata, which overrides the message's, or "".
-    `is_retry`: another worker may have died of it.
+    `is_retry`: another worker may have died of it. `call` is the prediction that it asks for, once
+    that is known, and `failure` the HTTP status of its error, 0 without one.
     """
 
-    __slots__ = ("body", "expires_s", "headers", "is_retry", "metadata_model", "method", "path")
+    __slots__ = (
+        *("body", "call", "expires_s", "failure", "headers"),
+        *("is_retry", "metadata_model", "method", "path"),
+    )
 
     def __init__(
         self, method: str, path: bytes, headers: Sequence[http_protocol.Header], body: bytes
@@ -81,6 +86,8 @@ class InferenceRequest:
         self.body = body
         self.metadata_model = ""
         self.is_retry = False
+        self.call: inference.InferCall | None = None
+        self.failure = 0
         if type(headers) is frames.FrameHeaders and not headers.needs_reading:
             self.expires_s = math.inf
             return
@@ -192,6 +199,9 @@ class WorkerApp:
         self._pages = {path.encode(): page for path, page in pages.items()}
         self._pages[paths.HEALTHZ.encode()] = self._health
         self._is_idle = asyncio.Event()
+        self._fresh = host.traffic.fresh
+        self.open: set[InferenceRequest] = set()
+        """The requests that wait for their answers."""
 
     @property
     def is_ready(self) -> bool:
@@ -217,6 +227,8 @@ class WorkerApp:
             draining = errors.Unavailable("the worker is draining or starting")
             return error_responses.rest_error(draining)
         began_s = time.perf_counter()
+        request: InferenceRequest | None = None
+        outcome: Answer | Awaitable[Answer]
         try:
             request = InferenceRequest(method, path, headers, body)
             # Before the model runs here: the worker that had the request may have died of it.
@@ -224,36 +236,57 @@ class WorkerApp:
                 self._host.trials.look_for_deaths()
             outcome = self._rest(request) if route is None else route(request)
         except Exception as error:  # noqa: BLE001 `_failure` logs what is our own mistake
-            outcome = self._failure(path, error)
+            outcome = self._failure(path, request, error)
         if isinstance(outcome, tuple):
-            self.load.record_answer(time.perf_counter() - began_s)
+            self._record(request, len(outcome[2]), time.perf_counter() - began_s)
             return outcome
-        return self._answer_later(path, outcome, began_s)
+        assert request is not None, "only a route returns an awaitable"
+        return self._answer_later(request, outcome, began_s)
 
     async def _answer_later(
-        self, path: bytes, outcome: Awaitable[Answer], began_s: float
+        self, request: InferenceRequest, outcome: Awaitable[Answer], began_s: float
     ) -> Answer:
-        load = self.load
-        load.in_flight += 1
+        self.load.in_flight += 1
+        self.open.add(request)
         try:
-            return await outcome
+            answer = await outcome
         except Exception as error:  # noqa: BLE001 `_failure` logs what is our own mistake
-            return self._failure(path, error)
+            answer = self._failure(request.path, request, error)
         except asyncio.CancelledError:
-            load.record_failure(ABANDONED)
+            self.load.record_failure(ABANDONED)
+            request.failure = model_figures.ABANDONED
+            self._end(request, 0, began_s)
             raise
-        finally:
-            load.in_flight -= 1
-            if not load.in_flight:
-                self._is_idle.set()
-            load.record_answer(time.perf_counter() - began_s)
+        self._end(request, len(answer[2]), began_s)
+        return answer
 
-    def _failure(self, path: bytes, error: Exception) -> Answer:
+    def _end(self, request: InferenceRequest, answer_bytes: int, began_s: float) -> None:
+        """Count a request that waits no longer for its answer."""
+        self.load.in_flight -= 1
+        self.open.discard(request)
+        if not self.load.in_flight:
+            self._is_idle.set()
+        self._record(request, answer_bytes, time.perf_counter() - began_s)
+
+    def _record(self, request: InferenceRequest | None, answer_bytes: int, took_s: float) -> None:
+        """Count an answer, and if the request was a prediction, for its model too."""
+        self.load.record_answer(took_s)
+        call = request.call if request is not None else None
+        if request is None or call is None or call.resolved is None:
+            return
+        figures = self._fresh[call.resolved]
+        figures.record_answer(took_s, len(request.body), answer_bytes)
+        if request.failure:
+            figures.record_failure(request.failure)
+
+    def _failure(self, path: bytes, request: InferenceRequest | None, error: Exception) -> Answer:
         """Count the error and return it as the answer of the request's protocol."""
         self.load.record_failure(type(error).__name__)
         if not isinstance(error, errors.MeshError):
             logger.error("%s failed", path.decode("latin-1"), exc_info=error)
             error = errors.MeshError(f"the worker failed: {type(error).__name__}")
+        if request is not None:
+            request.failure = error.http_status
         if path in self._grpc:
             if isinstance(error, errors.ModelNotFound):
                 error = unknown_model(error)
@@ -266,7 +299,7 @@ class WorkerApp:
     # The gRPC methods of one model
 
     def _infer(self, request: InferenceRequest) -> Answer | Awaitable[Answer]:
-        call = repeated_calls.decode_infer(request.body)
+        call = request.call = repeated_calls.decode_infer(request.body)
         call.headers = request.headers
         if request.metadata_model:
             # The message's version belongs to the name that is not used.

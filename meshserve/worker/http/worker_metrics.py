@@ -82,7 +82,7 @@ class WorkerMetrics:
         return family
 
     def _memory(self) -> Iterator[Metric]:
-        account = self._host.residency.account
+        account, effects = self._host.residency.account, self._host.effects
         booked = GaugeMetricFamily(
             "meshserve_booked_bytes", "Memory booked for models", labels=["worker", "device"]
         )
@@ -98,9 +98,13 @@ class WorkerMetrics:
             (
                 "mapped",
                 "Weights in mapped files, which all workers of a node share",
-                self._host.mapped_bytes,
+                effects.memory.mapped_bytes,
             ),
-            ("kept", "Memory for models that left and are quickly back", self._host.detached_bytes),
+            (
+                "kept",
+                "Memory for models that left and are quickly back",
+                effects.detached_bytes,
+            ),
         ):
             gauge = GaugeMetricFamily(f"meshserve_{name}_bytes", text, labels=["worker"])
             gauge.add_metric([self._worker], size_bytes)

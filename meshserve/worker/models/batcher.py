@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from meshserve import errors
 from meshserve.core.interfaces import model_runtime
-from meshserve.core.values import model_stats
+from meshserve.core.values import model, model_stats
 from meshserve.logs import run_context
 from meshserve.worker.models import (
     isolated_process,
@@ -239,6 +239,10 @@ class Batcher:
         """The copy's key in the journal of this process, empty if another process runs it."""
         return self._key
 
+    def waiting(self) -> list[model.ModelId]:
+        """Return the model of each request that waits for its turn."""
+        return [job.request.model_id for job in self._waiting if job.request.model_id]
+
     @property
     def _parallel(self) -> int:
         return 1 if self.joining.is_on else self._limits.parallel
@@ -333,6 +337,7 @@ class Batcher:
             filter(None, itertools.starmap(run_requests.find_difference, pairs)), None
         )
         if difference is None:
+            self.joining.rows += sum(job.request.rows for job in batch)
             return joined
         self.joining.stop(f"a joined run gave another answer than a request alone: {difference}")
         return alone + [self._outcome(job) for job in batch[len(alone) :]]
@@ -369,6 +374,7 @@ class Batcher:
         if not self._runs:
             self._places.watch.discard(self)
         jobs, outcomes, took_s = end.result()
+        stats.joined_rows += self.joining.take_rows()
         if jobs:
             self._learn(sum(job.request.rows for job in jobs), took_s, stats)
         for job, outcome in zip(jobs, outcomes, strict=True):

@@ -42,13 +42,14 @@ class Joining:
     may read it; one at a time runs joined requests.
     """
 
-    __slots__ = ("_is_told", "_runs", "is_learned", "is_wanted", "reason", "state")
+    __slots__ = ("_is_told", "_runs", "is_learned", "is_wanted", "reason", "rows", "state")
 
     def __init__(self, state: JoinState, reason: str = "", runs: int = 0) -> None:
         self.state = state
         self.reason = reason
         self.is_wanted = False
         self._runs = runs
+        self.rows = 0
         self._is_told = False
         self.is_learned = False
 
@@ -88,6 +89,11 @@ class Joining:
         if self._runs <= FIRST_RUNS:
             return -1
         return SAMPLED_REQUESTS if self._runs % SAMPLED_EVERY == 0 else 0
+
+    def take_rows(self) -> int:
+        """Return the rows that were answered by joined runs since the last call."""
+        rows, self.rows = self.rows, 0
+        return rows
 
     def stop(self, reason: str) -> None:
         """Join no more: a joined run gave another answer than a request alone."""

@@ -21,6 +21,7 @@ from meshserve.worker.models import (
     failures,
     isolated_process,
     lease_waits,
+    model_traffic,
     queued_runs,
     request_counts,
     resident_model,
@@ -66,6 +67,7 @@ class ModelHost:
         )
         self._ready: dict[tuple[str, str], version_leases.ReadyModel] = {}
         self._counts = request_counts.RequestCounts()
+        self.traffic = model_traffic.ModelTraffic()
         self._waits = lease_waits.LeaseWaits(self._effects.resident, self._handle)
         self._events: collections.deque[ev.Event] = collections.deque()
         self._is_handling = False
@@ -166,6 +168,7 @@ class ModelHost:
         self, call: inference.InferCall, ready: version_leases.ReadyModel, expires_s: float
     ) -> inference.InferReply | queued_runs.QueuedRun:
         began_s, signature = time.perf_counter(), ready.resident.signature
+        call.resolved = ready.id
         try:
             inputs = inference.check_inputs(call, signature)
             rows = inference.row_count(inputs, signature)
@@ -188,6 +191,7 @@ class ModelHost:
     async def _load_and_infer(
         self, call: inference.InferCall, expires_s: float
     ) -> inference.InferReply:
+        call.resolved = self._follower.catalog.resolve(call.model, call.version)
         held_id, resident = await self._leases.lease(call.model, call.version, expires_s)
         ready = self._ready_model(held_id, resident)
         self._counts.add(ready.id)
@@ -260,10 +264,8 @@ class ModelHost:
         Raises ModelNotFound.
         """
         ids = served_descriptions.ids(self._follower.catalog, name, version)
-        return [
-            model_description.ModelStatistics(id_, self._counts.stats[id_], self.footprint(id_))
-            for id_ in ids
-        ]
+        stats, footprint = self._counts.stats, self.footprint
+        return [model_description.ModelStatistics(id_, stats[id_], footprint(id_)) for id_ in ids]
 
     def is_ready(self, name: str, version: str) -> bool:
         """Return whether clients may send requests for the model. Raises ModelNotFound."""
@@ -288,7 +290,8 @@ class ModelHost:
         ready = self._lease_ready(id_)
         if ready is not None:
             return ready
-        return await self._waits.wait(id_, expires_s)
+        with self.traffic.waiting(version_choice.public_id(id_)):
+            return await self._waits.wait(id_, expires_s)
 
     def _lease_ready(self, id_: model.ModelId) -> resident_model.ResidentModel | None:
         """Lease the model's copy if it is ready."""
@@ -304,7 +307,8 @@ class ModelHost:
 
     async def ensure_loaded(self, id_: model.ModelId, timeout_s: float) -> None:
         """Return once the model is in memory. Raises as `lease` does."""
-        self.release(await self.lease(id_, self._loop.time() + timeout_s))
+        ready = self._lease_ready(id_)
+        self.release(ready or await self._waits.wait(id_, self._loop.time() + timeout_s))
 
     def unload(self, id_: model.ModelId) -> None:
         """Free the model's copy after its last use."""
@@ -329,14 +333,9 @@ class ModelHost:
         return self._counts.stats
 
     @property
-    def mapped_bytes(self) -> int:
-        """The bytes of weights in mapped files."""
-        return self._effects.memory.mapped_bytes
-
-    @property
-    def detached_bytes(self) -> int:
-        """The bytes of freed models that were detached and can be attached again."""
-        return self._effects.detached_bytes
+    def effects(self) -> copy_effects.CopyEffects:
+        """What is behind the copies, only for reading."""
+        return self._effects
 
     def take_changed(self) -> set[model.ModelId]:
         """Return the models whose copies, or their joining, changed since the last call."""

@@ -7,9 +7,12 @@ a prediction needs no timer of its own.
 from __future__ import annotations
 
 import asyncio
+import collections
 import functools
 from collections.abc import Mapping
 from typing import Any, Protocol
+
+from meshserve.core.values import model
 
 ABANDONED_S = 10.0
 """How long a run goes on after its last caller has left, or was answered, until it counts as hung.
@@ -28,6 +31,10 @@ class SweptRuns(Protocol):
 
     def sweep(self, now_s: float) -> bool:
         """Answer the requests whose time is over; return whether a run in a thread now hangs."""
+        ...
+
+    def waiting(self) -> list[model.ModelId]:
+        """Return the model of each request that waits for its turn."""
         ...
 
 
@@ -51,6 +58,10 @@ class RunWatch:
     def is_busy(self) -> bool:
         """Whether a run goes on in a thread."""
         return bool(self._running)
+
+    def waiting(self) -> collections.Counter[model.ModelId]:
+        """Return how many requests of each model wait for their turn."""
+        return collections.Counter(id_ for runs in self._running for id_ in runs.waiting())
 
     def add(self, runs: SweptRuns) -> None:
         """Watch the runs of a copy, until `discard`."""

@@ -6,15 +6,21 @@ from typing import Any
 import pytest
 from prometheus_client import parser
 
+from meshserve.control import figures_file
 from meshserve.control.api import mesh_metrics
 from meshserve.testing import fake_replicas
 from tests.control import conftest, llms
 
 
+def text_of(stage: conftest.Stage) -> bytes:
+    figures = figures_file.FiguresFile(stage.state_dir)
+    return mesh_metrics.MeshMetrics(stage.plane.controller, figures).text()
+
+
 @pytest.fixture
 def samples(stage: conftest.Stage) -> Callable[..., Any]:
     def read() -> dict[tuple[str, ...], float]:
-        text = mesh_metrics.MeshMetrics(stage.plane.controller).text().decode()
+        text = text_of(stage).decode()
         families = parser.text_string_to_metric_families(text)
         return {
             (sample.name, *sorted(sample.labels.values())): sample.value
@@ -46,7 +52,7 @@ async def test_restarts_are_counted(stage: conftest.Stage, samples: Callable[...
 async def test_llms_have_states_held_requests_and_starts(fresh: conftest.Stage) -> None:
     await fresh.start(llms.CONFIG)
     await fresh.until(lambda: fresh.mesh.llms.llms["always"].state == "ready")
-    text = mesh_metrics.MeshMetrics(fresh.plane.controller).text().decode()
+    text = text_of(fresh).decode()
     samples = {
         (sample.name, *sample.labels.values()): sample.value
         for family in parser.text_string_to_metric_families(text)

@@ -12,6 +12,9 @@ A = model.ModelId("a")
 class Runs:
     key = "k"
 
+    def waiting(self) -> list[model.ModelId]:
+        return []
+
     def sweep(self, now_s: float) -> bool:
         return now_s < 0
 

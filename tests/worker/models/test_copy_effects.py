@@ -114,14 +114,14 @@ async def test_detached_models_are_closed_when_memory_is_short(
 async def test_a_withdrawn_model_is_not_kept_detached(attaching: model_host.ModelHost) -> None:
     await answer(attaching, "a")
     await unload(attaching, "a")
-    assert attaching.detached_bytes
+    assert attaching.effects.detached_bytes
     helpers.apply(attaching, catalog.ModelWithdrawn(model.ModelId("a")))
     ticking = tasks.spawn(attaching.run(), "run", is_awaited=True)
     await support.wait_until_async(
         lambda: not attaching._effects._recipes, 10, "its recipe is forgotten"
     )
     ticking.cancel()
-    assert not attaching.detached_bytes
+    assert not attaching.effects.detached_bytes
 
 
 def held(folder: Path) -> list[Path]:
@@ -154,4 +154,4 @@ async def test_two_names_of_one_file_are_one_copy_with_one_mapping(
     helpers.apply(attaching, *helpers.declared(twin))
     (_, first), (_, other) = await answer(attaching, "a"), await answer(attaching, "twin")
     assert first.loaded is other.loaded
-    assert attaching.mapped_bytes == WEIGHTS_BYTES
+    assert attaching.effects.memory.mapped_bytes == WEIGHTS_BYTES

@@ -143,6 +143,9 @@ async def test_hung_runs_are_counted_by_copy_until_they_end() -> None:
     class Runs:
         key = "a"
 
+        def waiting(self) -> list[model.ModelId]:
+            return []
+
         def sweep(self, now_s: float) -> bool:
             watch.count_hung("a" if now_s < 2 else "b", first if now_s < 2 else second)
             return True
