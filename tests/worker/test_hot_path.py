@@ -20,6 +20,7 @@ from tests.worker import helpers
 
 PACKAGE = Path(meshserve.__file__).parent
 FILES = [
+    "core/values/model_figures.py",
     "core/values/model_stats.py",
     "protocol/http_protocol.py",
     "protocol/inference.py",
@@ -52,7 +53,7 @@ class FilesRun:
             self.paths.add(str(path.relative_to(PACKAGE)))
 
 
-FRAME_FILES = sorted(["protocol/frames.py", *FILES[:1], *FILES[2:]])
+FRAME_FILES = sorted({*FILES, "protocol/frames.py"} - {"protocol/http_protocol.py"})
 
 
 async def ask_by_frame(
@@ -80,7 +81,7 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: 
 @pytest.mark.parametrize(
     ("send", "files_run"), [(ask, FILES), (ask_by_frame, FRAME_FILES)], ids=["http", "frame"]
 )
-async def test_a_prediction_on_a_ready_copy_runs_ten_files(
+async def test_a_prediction_on_a_ready_copy_runs_eleven_files(
     pool_worker: worker.PoolWorker, storage: helpers.FakeStorage, send: Any, files_run: list[str]
 ) -> None:
     id_ = model.ModelId("tiny")

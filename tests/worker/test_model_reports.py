@@ -170,7 +170,7 @@ async def test_joined_rows_are_counted(
     helpers.apply(pool_worker, *helpers.declared(helpers.spec("slow", uri, batching=True)))
     asked = []
     for count in (1, 2, 3):
-        call = grpc(http, helpers.infer("slow", (*SEVENS, *SEVENS)))
+        call = grpc(http, helpers.infer("slow", [[7.0, 7.0], [7.0, 7.0]]))
         asked.append(tasks.spawn(call, "slow", is_awaited=True))
         await wait_for(reader, slow, in_flight=count, queued=count - 1)
     gate.touch()

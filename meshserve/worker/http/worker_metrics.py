@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, exposition
 from prometheus_client.core import (
@@ -18,6 +19,9 @@ from meshserve.protocol import http_protocol
 from meshserve.worker.http import worker_app
 from meshserve.worker.models import model_host, process_memory
 
+MODELS_MAX = 200
+"""Models of a worker with series of their own. `control/api/model_metrics.py` has those of all."""
+
 CONTENT_TYPE = ((b"content-type", exposition.CONTENT_TYPE_PLAIN_0_0_4.encode()),)
 
 
@@ -30,6 +34,7 @@ class WorkerMetrics:
         self._host = host
         self._load = load
         self._worker = worker_id
+        self._named: dict[model.ModelId, None] = {}
 
     def page(self) -> http_protocol.Answer:
         """Return the text that Prometheus scrapes."""
@@ -125,7 +130,8 @@ class WorkerMetrics:
             "Copies whose requests are joined no more, since a joined run gave another answer",
             labels=labels,
         )
-        for id_, counts in self._host.stats.items():
+        for id_ in self._name_models():
+            counts = self._host.stats[id_]
             stopped.add_metric([self._worker, *id_], counts.joins_stopped)
             names = [self._worker, *id_]
             answered.add_metric([*names, "success"], counts.success.count)
@@ -149,13 +155,25 @@ class WorkerMetrics:
         family = GaugeMetricFamily(
             "meshserve_model_bytes", "Memory booked for a model's copy", labels=[*labels, "device"]
         )
-        for id_, footprint in self._booked():
+        biggest = heapq.nlargest(MODELS_MAX, self._booked(), key=lambda booked: sum(booked[1]))
+        for id_, footprint in biggest:
             names = [self._worker, *id_]
             family.add_metric([*names, "host"], footprint.host_bytes)
             # Without a GPU each model would have a second line, of zero.
             if footprint.gpu_bytes:
                 family.add_metric([*names, "gpu"], footprint.gpu_bytes)
         return family
+
+    def _name_models(self) -> Iterable[model.ModelId]:
+        """Return the models with series of their own: the first that were used and still exist."""
+        stats = self._host.stats
+        # A model that has series keeps them, or its counters would come and go.
+        self._named = dict.fromkeys(id_ for id_ in self._named if id_ in stats)
+        for id_ in stats:
+            if len(self._named) >= MODELS_MAX:
+                break
+            self._named.setdefault(id_)
+        return self._named
 
     def _booked(self) -> Iterator[tuple[model.ModelId, model.Footprint]]:
         for copy in self._host.residency.copies.values():
