@@ -42,13 +42,13 @@ class Reader:
         self.figures: dict[model.ModelId, model_figures.ModelFigures] = {}
         self.busy: dict[model.ModelId, model_figures.BusyModel] = {}
 
-    def read(self, id_: model.ModelId = A) -> model_figures.ModelFigures:
+    def read(self, about: model.ModelId = A) -> model_figures.ModelFigures:
         report = self.worker.report(self._since)
         self._since = report.number
-        for of, figures in report.figures.figures:
-            self.figures.setdefault(of, model_figures.ModelFigures()).add(figures)
+        for id_, figures in report.figures.figures:
+            self.figures.setdefault(id_, model_figures.ModelFigures()).add(figures)
         self.busy = {busy.id: busy for busy in report.busy}
-        return self.figures.get(id_, model_figures.ModelFigures())
+        return self.figures.get(about, model_figures.ModelFigures())
 
 
 @pytest.fixture

@@ -34,6 +34,8 @@ QUICK_RUN_S = 0.0005
 SLOW_RUNS = 10
 """Runs whose expected time a run may take longer, once nobody waits for it, until it hangs."""
 
+WAITED = "the request waited for its turn until then"
+
 SMOOTHING = 0.2
 """Weight of the newest run in the expected times (an exponential moving average)."""
 
@@ -184,9 +186,7 @@ class Batcher:
         """
         for job in self._waiting:
             if job.expires_s <= now_s:
-                thread_runs.settle(
-                    job, thread_runs.late("the request waited for its turn until then")
-                )
+                thread_runs.settle(job, thread_runs.late(WAITED))
         self._waiting = [job for job in self._waiting if not job.answer.done()]
         has_hung = False
         for run in self._runs:
@@ -285,9 +285,7 @@ class Batcher:
             job = self._waiting[0]
             if job.answer.done() or job.expires_s <= now_s:
                 self._waiting.pop(0)
-                thread_runs.settle(
-                    job, thread_runs.late("the request waited for its turn until then")
-                )
+                thread_runs.settle(job, thread_runs.late(WAITED))
                 continue
             is_full = rows + job.request.rows > rows_max
             if batch and (is_full or not run_requests.can_join(batch[0].request, job.request)):
@@ -333,9 +331,8 @@ class Batcher:
         checked = batch[:count] if count >= 0 else batch
         alone = [self._outcome(job) for job in checked]
         pairs = zip(alone, joined, strict=False)
-        difference = next(
-            filter(None, itertools.starmap(run_requests.find_difference, pairs)), None
-        )
+        differences = itertools.starmap(run_requests.find_difference, pairs)
+        difference = next(filter(None, differences), None)
         if difference is None:
             self.joining.rows += sum(job.request.rows for job in batch)
             return joined

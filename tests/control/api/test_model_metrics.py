@@ -28,14 +28,14 @@ def mesh_world() -> world.World:
 
 
 def figures(requests: int = 1) -> model_figures.ModelFigures:
-    made = model_figures.ModelFigures()
+    counted = model_figures.ModelFigures()
     for _ in range(requests):
-        made.record_answer(0.003, 10, 20)
-    made.record_failure(424)
-    made.record_failure(500)
-    made.record_cold_call(2.0)
-    made.joined_rows, made.loads, made.load_s, made.evictions = 4, 1, 0.5, 2
-    return made
+        counted.record_answer(0.003, 10, 20)
+    counted.record_failure(424)
+    counted.record_failure(500)
+    counted.record_cold_call(2.0)
+    counted.joined_rows, counted.loads, counted.load_s, counted.evictions = 4, 1, 0.5, 2
+    return counted
 
 
 def tell(mesh_world: world.World, worker_id: str, number: int, **counted: int) -> None:
@@ -51,7 +51,7 @@ def samples(mesh_world: world.World) -> dict[tuple[str, ...], float]:
             return model_metrics.collect(mesh_world.mesh.view())
 
     registry = prometheus_client.CollectorRegistry(auto_describe=False)
-    registry.register(Collector())  # type: ignore[arg-type]
+    registry.register(Collector())
     page = prometheus_client.generate_latest(registry).decode()
     return {
         (sample.name, *sample.labels.values()): sample.value
