@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,3 +69,10 @@ async def test_llms_have_states_held_requests_and_starts(fresh: conftest.Stage) 
     assert samples["meshserve_llm_starts_total", "always"] == 1
     assert samples["meshserve_llm_start_seconds_sum", "always"] == fake_replicas.TOOK_S
     assert samples["meshserve_llm_wakes_total", "always"] == 0
+
+
+def test_each_metric_of_the_controller_is_documented(stage: conftest.Stage) -> None:
+    document = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
+    names = re.findall(r"^# TYPE (\w+)", text_of(stage).decode(), re.MULTILINE)
+    assert len(names) > 25
+    assert [name for name in names if f"`{name}" not in document] == []

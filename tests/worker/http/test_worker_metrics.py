@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -89,3 +91,10 @@ async def test_a_withdrawn_model_leaves_no_series(
     pool_worker.report()
     assert "dynamic" not in (await http.get("/metrics")).text
     assert set(pool_worker.stats()) == {model.ModelId("doubled")}
+
+
+async def test_each_metric_of_a_worker_is_documented(http: httpx.AsyncClient) -> None:
+    document = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
+    names = re.findall(r"^# TYPE (\w+)", (await http.get("/metrics")).text, re.MULTILINE)
+    assert len(names) > 15
+    assert [name for name in names if f"`{name}" not in document] == []
