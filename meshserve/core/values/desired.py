@@ -121,10 +121,9 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """What `/metrics` has: series of so many models, and those of Envoy itself."""
+    """What `/metrics` has: series of `models_max` models, and of the others as one."""
 
     models_max: int = 100
-    has_envoy: bool = True
 
 
 @dataclass(frozen=True, slots=True)
