@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import logging
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +24,11 @@ pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.timeout(500)]
 
 logger = logging.getLogger(__name__)
 
+ROOT = Path(__file__).parent.parent.parent
+HEALTH = "/grpc.health.v1.Health/Check"
+OPEN = {"monitor"}
+"""Ray's autoscaler, which tells its metrics to all: docs/security.md says so."""
+REFUSALS = {"UNAUTHENTICATED", "UNIMPLEMENTED", "UNAVAILABLE"}
 MODELS = 200
 PER_S = 300
 UP_S = 200.0
@@ -112,6 +119,38 @@ def test_any_gateway_reaches_any_worker(network: nodes.Network) -> None:
     assert_all_right(outcome, *network.nodes)
     workers = status(network.nodes[0])["pools"][0]["workers"]
     assert all(worker["requests"] > 0 for worker in workers)
+
+
+def test_another_user_of_a_machine_is_refused_at_every_socket(network: nodes.Network) -> None:
+    """Refused without the mesh's secret and Ray's token; the gateway's port has no keys here."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        words = (sys.executable, "-m", "tests.cluster.doors")
+        met = list(
+            pool.map(
+                lambda node: json.loads(
+                    node.run(*words, node.address, env=network.variables, cwd=ROOT)
+                ),
+                network.nodes,
+            )
+        )
+    open_ports = []
+    for node, answers in zip(network.nodes, met, strict=True):
+        owners = answers["owners"]
+        assert owners.pop(node.listen) == "envoy"
+        logger.info("%s: %s", node.address, sorted(set(owners.values())))
+        for port, owner in owners.items():
+            codes, pages = answers["calls"][port], answers["pages"][port]
+            is_known = "UNAUTHENTICATED" in codes.values() or "401" in pages.values()
+            codes.pop(HEALTH)
+            is_refused = set(codes.values()) <= REFUSALS
+            has_no_page = set(pages.values()) <= {"401", "no HTTP/1.1"}
+            if not (is_known and is_refused and has_no_page) and owner not in OPEN:
+                met_there = sorted({*codes.items()}), sorted({*pages.values()})
+                open_ports.append((owner, port, *met_there))
+        assert set(answers["paths"].values()) == {"PermissionError"}
+    assert open_ports == []
+    owners_anywhere = {owner for answers in met for owner in answers["owners"].values()}
+    assert {"ray::WorkerActor", "ray::ControllerActor"} <= owners_anywhere
 
 
 def is_whole(network: nodes.Network, count: int) -> bool:

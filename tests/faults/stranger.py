@@ -24,6 +24,8 @@ CALLS = (
     "/ray.rpc.ObjectManagerService/Pull",
     "/ray.rpc.CoreWorkerService/PushTask",
     "/ray.rpc.CoreWorkerService/GetCoreWorkerStats",
+    "/ray.rpc.RayletDriver/ClusterInfo",
+    "/ray.rpc.RayletDriver/KVList",
     "/grpc.health.v1.Health/Check",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
 )

@@ -85,7 +85,8 @@ def receive(connection: socket.socket, *, may_unpickle: bool = False) -> Frame:
         header = orjson.loads(_receive(connection, size))
         fields, described = dict(header["fields"]), header["arrays"]
         plans = [_plan(entry, may_unpickle=may_unpickle) for entry in described]
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    # NumPy reads a dtype with a comma as Python does.
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, SyntaxError) as error:
         raise BadFrame(f"{type(error).__name__}: {error}") from error
     return Frame(fields, {plan.name: _decode(plan, connection) for plan in plans})
 
