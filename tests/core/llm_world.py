@@ -73,8 +73,6 @@ class LlmWorld(world.World):
 
     def _queue(self, command: commands.Command) -> None:
         match command:
-            case commands.Admit() | commands.TurnAway():
-                self._answered(command)
             case commands.StartReplica():
                 self._check_start(command)
                 self.lanes[f"replica {command.replica_id}"].append(command)

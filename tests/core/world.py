@@ -161,8 +161,8 @@ class World:
                 self.open_tickets.remove(command.ticket)
                 self.ticket_answers[command.ticket] = command
             case commands.Admit() | commands.TurnAway():
-                assert command.ticket not in self.held_answers, "a held request is answered once"
-                self.held_answers[command.ticket] = command
+                self.log.append(command)
+                self._answered(command)
             case commands.Watch():
                 self.watched[command.kind, command.id] = command.pid
             case commands.Unwatch():
@@ -179,6 +179,10 @@ class World:
             case _:
                 self.log.append(command)
                 self._queue(command)
+
+    def _answered(self, command: commands.HeldCommand) -> None:
+        assert command.ticket not in self.held_answers, "a held request is answered once"
+        self.held_answers[command.ticket] = command
 
     def _save(self, command: commands.SaveChanges, *, is_failing: bool) -> None:
         if is_failing:
