@@ -25,6 +25,7 @@ SECTIONS: tuple[tuple[str, type[fields.Section]], ...] = (
     ("cache", schema.CacheSection),
     ("ray", schema.RaySection),
     ("logging", schema.LoggingSection),
+    ("metrics", schema.MetricsSection),
     ("pools.NAME", schema.PoolSection),
     ("pools.NAME.workers", workers_schema.WorkersSection),
     ("pools.NAME.placement", schema.PlacementSection),

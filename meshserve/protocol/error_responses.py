@@ -15,6 +15,8 @@ from meshserve import errors
 Header = tuple[bytes, bytes]
 GRPC_TYPE: Header = (b"content-type", b"application/grpc")
 JSON_TYPE: Header = (b"content-type", b"application/json")
+FINAL: Header = (b"x-envoy-ratelimited", b"true")
+"""Has Envoy give this answer to the client, where it would try another worker for the status."""
 MESSAGE_MAX = 2000
 """Characters of a message, in headers after percent-encoding.
 
@@ -78,6 +80,8 @@ def _status(error: errors.MeshError, message: str) -> bytes:
 def rest_error(error: errors.MeshError) -> tuple[int, tuple[Header, ...], bytes]:
     """Return status, headers and JSON body of a REST answer."""
     headers = [JSON_TYPE]
+    if isinstance(error, errors.ModelUnavailable):
+        headers.append(FINAL)
     if error.retry_after_s is not None:
         # The header has whole seconds (RFC 9110, 10.2.3); sooner than asked would be too soon.
         headers.append((b"retry-after", str(math.ceil(error.retry_after_s)).encode()))

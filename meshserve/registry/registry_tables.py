@@ -84,11 +84,11 @@ ADDED_LATER = frozenset({quarantines.name, lease.name, draining.name})
 """Tables that a registry of this schema may lack: they are created when it is opened."""
 
 
-def spec_text(spec: model.ModelSpec, stamped_uri: str = "") -> str:
-    """Return a spec as JSON, without its id; beside it the URI with a stamp of its files."""
+def spec_text(spec: model.ModelSpec, stamped_uri: str = "", earlier_uri: str = "") -> str:
+    """Return a spec as JSON, without its id; beside it where its files are, and were before."""
     fields = _spec_fields(spec)
-    if stamped_uri:
-        fields["stamped_uri"] = stamped_uri
+    uris = {"stamped_uri": stamped_uri, "earlier_uri": earlier_uri}
+    fields.update({name: uri for name, uri in uris.items() if uri})
     return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS).decode()
 
 
@@ -108,9 +108,10 @@ def parse_spec(name: str, version: str, text: str) -> model.ModelSpec:
     return _spec(name, version, orjson.loads(text))
 
 
-def parse_stamped_uri(text: str) -> str:
-    """Return the URI with a stamp of the files in a row, or ""."""
-    return str(orjson.loads(text).get("stamped_uri", ""))
+def parse_uris(text: str) -> tuple[str, str]:
+    """Return the URI with a stamp of the files in a row, and the one of before; "" if none."""
+    fields = orjson.loads(text)
+    return fields.get("stamped_uri", ""), fields.get("earlier_uri", "")
 
 
 def _spec(name: str, version: str, row: dict[str, Any]) -> model.ModelSpec:

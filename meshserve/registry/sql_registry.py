@@ -136,7 +136,7 @@ def _read_models(connection: sa.Connection) -> Iterator[catalog.ModelDeclared]:
             else model.Measured(digest, model.Footprint(host_bytes, gpu_bytes), load_s)
         )
         yield catalog.ModelDeclared(
-            tables.parse_spec(name, version, spec), known, tables.parse_stamped_uri(spec)
+            tables.parse_spec(name, version, spec), known, *tables.parse_uris(spec)
         )
 
 
@@ -183,7 +183,7 @@ def _write_of(change: registry_contents.RegistryChange) -> tuple[Write, sa.Table
 
 def _model_row(declared: catalog.ModelDeclared) -> Row:
     digest = declared.measured.digest if declared.measured else None
-    spec = tables.spec_text(declared.spec, declared.stamped_uri)
+    spec = tables.spec_text(declared.spec, declared.stamped_uri, declared.earlier_uri)
     return {**declared.spec.id._asdict(), "spec": spec, "digest": digest}
 
 

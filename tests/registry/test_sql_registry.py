@@ -64,13 +64,14 @@ def test_changes_are_loaded_when_it_is_opened_again(
     sql_registry.save(
         [
             desired.Desired(document='{"a": 1}'),
-            catalog.ModelDeclared(RICH, stamped_uri="file:///rich#stamp"),
+            catalog.ModelDeclared(RICH, None, "file:///rich#stamp", "file:///poor"),
             catalog.ModelDeclared(world.spec("m")),
             ALIAS,
         ]
     )
     contents = reopened(url)
     assert models(contents)[RICH.id].stamped_uri == "file:///rich#stamp"
+    assert models(contents)[RICH.id].earlier_uri == "file:///poor"
     assert models(contents)[model.ModelId("m")].stamped_uri == ""
     assert models(contents)[RICH.id].spec == RICH
     assert models(contents)[model.ModelId("m")].spec == world.spec("m")

@@ -41,15 +41,28 @@ class ModelDeclared:
         return self.stamped_uri if self.spec.uri == spec.uri else ""
 
     def earlier_uri_for(self, spec: model.ModelSpec) -> str:
-        """Return by which URI to find what last loaded before `spec` takes the model's place."""
-        if self.spec.uri == spec.uri or self.measured is None:
+        """Return by which URI to find what last loaded before `spec` takes the model's place.
+
+        What has just come may have loaded, though no worker has told it yet: it counts where
+        nothing else is known.
+        """
+        own_uri = self.stamped_uri or self.spec.uri
+        if _place(self.spec.uri) == _place(spec.uri):
             return self.earlier_uri
-        return self.stamped_uri or self.spec.uri
+        return own_uri if self.measured else self.earlier_uri or own_uri
 
     def measurement_for(self, spec: model.ModelSpec) -> model.Measured | None:
-        """Return the measurement if `spec` is of the same bytes (URI, checksum), else None."""
-        is_same = (self.spec.uri, self.spec.checksum) == (spec.uri, spec.checksum)
-        return self.measured if is_same else None
+        """Return the measurement if `spec` is of the same place (URI, checksum), else None.
+
+        Other bytes may lie there by now: the measurement has the digest of those that it is of.
+        """
+        own = (_place(self.spec.uri), self.spec.checksum)
+        return self.measured if own == (_place(spec.uri), spec.checksum) else None
+
+
+def _place(uri: str) -> str:
+    """Return the URI without the stamp of local files, which a repository writes behind a `#`."""
+    return uri.partition("#")[0] if uri.startswith("file://") else uri
 
 
 @dataclass(frozen=True, slots=True)

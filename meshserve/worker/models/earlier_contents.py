@@ -34,7 +34,7 @@ class EarlierContents:
         previous = version_choice.previous_id(id_)
         # Once for each declaration: every request for a broken model comes here.
         if previous not in self._declared:
-            cached_uri = await self._storage.find_earlier(declared.stamped_uri)
+            cached_uri = await self._storage.find_earlier(declared.spec_to_fetch.uri)
             uri = (cached_uri if declared.measured else None) or declared.earlier_uri
             earlier = dataclasses.replace(declared, stamped_uri=uri) if uri else None
             # The model may have been declared anew during the look into the cache.

@@ -52,7 +52,9 @@ def test_a_changed_definition_is_refused_unless_it_may_replace(
     changed = world.spec("api", uri="/new")
     with pytest.raises(errors.AlreadyExists, match="another definition"):
         changes(index, changed)
-    assert changes(index, changed, is_replacing=True) == (catalog.ModelDeclared(changed),)
+    assert changes(index, changed, is_replacing=True) == (
+        catalog.ModelDeclared(changed, earlier_uri="/models/api/1"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_the_configuration_takes_a_repositorys_name_over_with_all_its_versions(
     taken = world.spec("repo", uri="/new", origin=model.FROM_CONFIG)
     assert changes(index, taken) == (
         catalog.ModelWithdrawn(model.ModelId("repo", "2")),
-        catalog.ModelDeclared(taken),
+        catalog.ModelDeclared(taken, earlier_uri="/models/repo/1"),
     )
 
 

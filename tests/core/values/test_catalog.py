@@ -149,10 +149,22 @@ def test_each_resolved_model_was_declared(
         assert models.declared(resolved) is not None
 
 
-def test_what_was_measured_holds_for_the_same_bytes_only() -> None:
+def test_what_was_measured_holds_for_the_same_place_only() -> None:
     measured = model.Measured("sha256:0", model.Footprint(5), 0.1)
     known = catalog.ModelDeclared(declared("a").spec, measured)
     spec = known.spec
     assert known.measurement_for(dataclasses.replace(spec, pinned=True)) == measured
     assert known.measurement_for(dataclasses.replace(spec, uri="file:///n")) is None
     assert known.measurement_for(dataclasses.replace(spec, checksum="sha256:1")) is None
+
+
+def test_a_stamp_of_a_repositorys_files_makes_no_other_place() -> None:
+    # A half file that stayed would be forgotten to have loaded at the next start of the mesh.
+    spec = dataclasses.replace(declared("a").spec, uri="file:///m/1#00e391c6f92d5330-5bce")
+    known = catalog.ModelDeclared(spec, model.Measured("sha256:0", model.Footprint(5), 0.1))
+    half = dataclasses.replace(spec, uri="file:///m/1#cb29f1f4dd65272e-5bce")
+    assert known.measurement_for(half) == known.measured
+    assert known.earlier_uri_for(half) == ""
+    assert known.earlier_uri_for(dataclasses.replace(spec, uri="file:///n")) == spec.uri
+    objects = [dataclasses.replace(spec, uri=f"s3://b/m#{number}") for number in range(2)]
+    assert dataclasses.replace(known, spec=objects[0]).measurement_for(objects[1]) is None

@@ -46,6 +46,14 @@ async def test_what_a_broken_model_was_before_answers_after_a_restart(
     assert storage.fetches[str(storage.folder / NOW)] <= 3
 
 
+async def test_a_repositorys_model_was_what_its_stamped_uri_was(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
+    spec = helpers.spec("m", str(storage.folder / NOW))
+    helpers.apply(host, catalog.ModelDeclared(spec, MEASURED))
+    assert await leases.answer(host) == (2.0, "1")
+
+
 async def test_a_mended_model_answers_instead_of_what_it_was(
     host: model_host.ModelHost, storage: helpers.FakeStorage
 ) -> None:
