@@ -16,7 +16,9 @@ from tests.protocol import drawn
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=50)
 HEADERS_MAX = 8192
 BIG = 5000
-FINAL = {errors.ModelUnavailable: {b"x-envoy-ratelimited": b"true"}}
+FINAL: dict[type[errors.MeshError], dict[bytes, bytes]] = {
+    errors.ModelUnavailable: {b"x-envoy-ratelimited": b"true"}
+}
 """What keeps Envoy from asking another worker: a model's own 503 would be the same there."""
 
 
