@@ -104,6 +104,10 @@ class VersionChoice:
         key = self._bindings[id_].key
         return key is not None and self._records[key].is_in_memory
 
+    def can_answer_now(self, id_: model.ModelId, now_s: float) -> bool:
+        """Return whether a good copy of the candidate is in memory."""
+        return self.standing(id_, now_s) is Standing.GOOD and self._is_in_memory(id_)
+
     def standing(self, id_: model.ModelId, now_s: float) -> Standing:
         """Return what is known of the candidate."""
         binding = self._bindings.get(id_)

@@ -120,11 +120,25 @@ class VersionLeases:
         choice = self.choose(name, version, refused)
         if choice is None:
             return None
+        if not version:
+            choice = self._or_as_before(name, choice)
         # Each request comes here until the trial ends, and one load is enough.
         if choice.trial is not None and choice.trial not in self._trials:
             self._trials.add(choice.trial)
             tasks.spawn(self._try(choice.trial), f"trial of {choice.trial}")
         return choice.id
+
+    def _or_as_before(self, name: str, choice: version_choice.Choice) -> version_choice.Choice:
+        """Return the choice, or what an alias meant before if only that is known to load."""
+        now_s = self._loop.time()
+        standing = self._choice.standing(choice.id, now_s)
+        if standing is not version_choice.Standing.GOOD:
+            for id_ in self._meanings_before(name):
+                held_id = self._held_id(id_)
+                if self._choice.can_answer_now(held_id, now_s):
+                    is_failed = standing is version_choice.Standing.FAILED
+                    return version_choice.Choice(held_id, None if is_failed else choice.id)
+        return choice
 
     def replace_soon(self, id_: model.ModelId) -> None:
         """Begin to load what was declared under this id if an older copy in memory answers for it.
@@ -171,10 +185,14 @@ class VersionLeases:
         self, id_: model.ModelId, expires_s: float
     ) -> tuple[model.ModelId, resident_model.ResidentModel]:
         """Return what an alias meant before, also if it is not declared any longer but is kept."""
-        kept = version_choice.previous_id(id_)
-        if kept in self._residency.previous.superseded(id_.name):
-            return kept, await self._lease(kept, expires_s)
+        if (held_id := self._held_id(id_)) != id_:
+            return held_id, await self._lease(held_id, expires_s)
         return await self._lease_meaning(id_.name, id_.version, expires_s)
+
+    def _held_id(self, id_: model.ModelId) -> model.ModelId:
+        """Return the id by which the version's copy is kept, another one if it was withdrawn."""
+        kept = version_choice.previous_id(id_)
+        return kept if kept in self._residency.previous.superseded(id_.name) else id_
 
     async def _lease_meaning(
         self, name: str, version: str, expires_s: float

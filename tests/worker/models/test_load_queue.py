@@ -94,7 +94,8 @@ async def test_a_footprint_is_measured() -> None:
     assert loaded_copy.load_s > 0
     assert loaded_copy.run_s is not None
     assert isinstance(loaded_copy.loaded, Loaded)
-    assert loaded_copy.loaded.calls == loader.PROBES
+    # A run that took long, because the machine was busy, is the last one.
+    assert 1 <= loaded_copy.loaded.calls <= loader.PROBES
 
 
 async def test_a_small_copy_has_a_footprint_too() -> None:

@@ -246,9 +246,25 @@ async def test_an_alias_answers_as_before_until_its_new_meaning_loads(
         assert await answer(host, name="prod") == (2.0, "1")
     with pytest.raises(errors.LoadFailed):
         await answer(host, "2", name="prod")
+    third = model.ModelId("m", "3")
     declare(host, storage.put("m/3", times(3)), "3")
     helpers.apply(host, catalog.AliasSet("prod", "m", "3", (second, first)))
+    assert await answer(host, name="prod") == (2.0, "1"), "nobody waits for the new meaning"
+    await support.wait_until_async(lambda: host.residency.find_ready(third) is not None)
     assert await answer(host, name="prod") == (3.0, "3")
+
+
+async def test_an_alias_of_another_model_moves_when_that_has_loaded(
+    host: model_host.ModelHost, storage: helpers.FakeStorage
+) -> None:
+    helpers.apply(host, catalog.AliasSet("prod", "m", ""))
+    assert await answer(host, name="prod") == (2.0, "1")
+    declare(host, storage.put("other", times(7)), name="other")
+    helpers.apply(host, catalog.AliasSet("prod", "other", "", (model.ModelId("m", "1"),)))
+    assert await answer(host, name="prod") == (2.0, "1")
+    other = model.ModelId("other")
+    await support.wait_until_async(lambda: host.residency.find_ready(other) is not None)
+    assert await answer(host, name="prod") == (7.0, "1")
 
 
 async def test_an_alias_of_a_broken_model_answers_with_the_model_before(
