@@ -229,10 +229,12 @@ class MeshView:
     def requests(self, id_: model.ModelId, copies: Mapping[str, reports.CopyReport]) -> int:
         """Return how many requests the model had, on workers with these copies and on others.
 
-        A worker counts from the begin of its process.
+        A worker counts from the begin of its process, and tells sooner than the totals do.
         """
         gone = (worker.answered.get(id_, 0) for worker in self.workers if worker.id not in copies)
-        return sum(gone) + sum(copy.requests for copy in copies.values())
+        present = sum(gone) + sum(copy.requests for copy in copies.values())
+        figures = self.totals.shown.get(id_)
+        return max(present, figures.requests if figures else 0)
 
     def holders(self, id_: model.ModelId) -> list[str]:
         """Return the ready workers that may have a copy, or had one: its homes, and others."""

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from meshserve import errors
-from meshserve.core.values import desired, events, model, reports
+from meshserve.core.values import desired, events, model, model_figures, reports
 from tests.core import world
 
 A = model.ModelId("a")
@@ -126,4 +126,14 @@ def test_requests_are_counted_on_when_a_copy_leaves(mesh_world: world.World) -> 
     assert say(4, 3) == 17
     mesh_world.kill("default-0")
     view = mesh_world.mesh.view()
-    assert view.requests(A, view.reported_copies(A)) == 0
+    assert view.requests(A, view.reported_copies(A)) == 0, "nothing was in its totals"
+
+
+def test_requests_of_a_worker_that_died_are_counted_on(mesh_world: world.World) -> None:
+    figures = model_figures.ModelFigures()
+    figures.record_answer(0.001, 1, 1)
+    batch = model_figures.FiguresBatch(7, 1, ((A, figures),))
+    mesh_world.mesh.totals.take("default-0", batch, mesh_world.now_s)
+    mesh_world.kill("default-0")
+    view = mesh_world.mesh.view()
+    assert view.requests(A, view.reported_copies(A)) == 1
