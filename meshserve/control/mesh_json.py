@@ -13,7 +13,7 @@ from typing import Any
 from meshserve import errors
 from meshserve.control import node_json, pool_json
 from meshserve.core.mesh import mesh_view
-from meshserve.core.values import catalog, llm_spec, model, reports, version_order
+from meshserve.core.values import catalog, desired, llm_spec, model, reports, version_order
 from meshserve.storage import model_uri
 
 STATE_ORDER = ("ready", "loading", "fetching", "parked", "evicting", "failed", "absent")
@@ -191,6 +191,17 @@ def foremost(id_: model.ModelId, copies: Copies) -> tuple[str, reports.CopyRepor
         key=lambda item: STATE_ORDER.index(item[1].state),
         default=("", reports.CopyReport(id_, "absent")),
     )
+
+
+def alias_failure(view: mesh_view.MeshView, alias: desired.DesiredAlias) -> str:
+    """Return why the alias does not mean its target yet, or its model does not load; "" if none."""
+    try:
+        id_ = view.models.resolve(alias.alias)
+    except errors.ModelNotFound:
+        # An LLM's alias is no name of the catalog, and a dangling one is told elsewhere.
+        return alias.failure
+    copy = foremost(id_, view.reported_copies(id_))[1]
+    return alias.failure or (copy.reason if copy.state == "failed" else "")
 
 
 def one_model(view: mesh_view.MeshView, declared: catalog.ModelDeclared, copies: Copies) -> Json:

@@ -145,22 +145,26 @@ class MeshApi:
 
     async def _list_aliases(self, _: Request) -> object:
         aliases = self._service.view().aliases
-        return {"aliases": [alias_view(aliases[alias]) for alias in sorted(aliases)]}
+        return {"aliases": [self._shown(aliases[alias]) for alias in sorted(aliases)]}
 
     async def _show_alias(self, request: Request) -> object:
-        return alias_view(self._alias(request))
+        return self._shown(self._alias(request))
 
     async def _put_alias(self, request: Request) -> object:
         body = await rest_routes.read_json(request)
         alias = alias_from(request.path_params["alias"], body)
         await self._service.set_alias(events.AliasRequested(alias))
-        return alias_view(self._alias(request))
+        return self._shown(self._alias(request))
 
     async def _remove_alias(self, request: Request) -> object:
         name = request.path_params["alias"]
         removed = self._service.view().aliases.get(name)
         await self._service.clear_alias(name)  # refuses one that is not set
         return removed and alias_view(removed)
+
+    def _shown(self, alias: desired.DesiredAlias) -> dict[str, str]:
+        failure = mesh_json.alias_failure(self._service.view(), alias)
+        return {**alias_view(alias), "failure": failure}
 
     def _alias(self, request: Request) -> desired.DesiredAlias:
         name = request.path_params["alias"]

@@ -228,6 +228,8 @@ async def test_a_failed_load_has_its_reason(http: httpx.AsyncClient, stage: conf
     assert (refused.status_code, refused.json()) == (424, {"error": "it is corrupt"})
     shown = (await http.get(CONF)).json()
     assert (shown["state"], shown["reason"]) == ("failed", "it is corrupt")
+    put = await http.put("/mesh/v1/aliases/new", json={"model": "conf", "version": "1"})
+    assert put.json()["failure"] == "it is corrupt"
 
 
 async def test_a_model_in_quarantine_is_shown_and_released(
