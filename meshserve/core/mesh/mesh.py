@@ -49,7 +49,7 @@ class Mesh:
         self.gateways = gateways.Gateways(self._out)
         self.pins = pins.Pins(self.catalog, self.workers, self._out)
         self.hot_models = hot_models.HotModels(self.catalog, self.workers, self.gateways, self._out)
-        self.pool_sizes = pool_sizes.PoolSizes(self.workers, self.hot_models)
+        self.pool_sizes = pool_sizes.PoolSizes(self.workers, self.hot_models, self.pins)
         self.pool_holds = pool_holds.PoolHolds(
             self.catalog, self.workers, self.gateways, self.pool_sizes, self._out
         )

@@ -6,6 +6,7 @@ home of its own name, and at the home of each alias that means it.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterable
 
 from meshserve.core.catalog import catalog_index
@@ -34,6 +35,7 @@ class Pins:
         self._workers = workers_
         self._out = out
         self._pools: dict[model.ModelId, str] = {}
+        self._pinned_counts: collections.Counter[str] = collections.Counter()
         self._versions: dict[str, set[str]] = {}
         self._retry_at_s: dict[Place, float] = {}
 
@@ -83,12 +85,20 @@ class Pins:
 
     def _remember(self, id_: model.ModelId, homes: frozenset[str]) -> None:
         declared = self._pinned_declaration(id_)
+        before = self._pools.get(id_)
+        if before is not None:
+            self._pinned_counts[before] -= 1
         if declared is not None:
             self.pinned[id_], self._pools[id_] = homes, declared.spec.pool
+            self._pinned_counts[declared.spec.pool] += 1
             self._versions.setdefault(id_.name, set()).add(id_.version)
         elif self.pinned.pop(id_, None) is not None:
             del self._pools[id_]
             self._versions[id_.name].discard(id_.version)
+
+    def has_pinned(self, pool: str) -> bool:
+        """Return whether a model of the pool is pinned, loaded or not."""
+        return self._pinned_counts[pool] > 0
 
     def _pinned_declaration(self, id_: model.ModelId) -> catalog.ModelDeclared | None:
         declared = self._index.models.declared(id_)
@@ -161,3 +171,4 @@ class Pins:
         assert set(self.pinned) == pinned
         for id_ in pinned:
             assert self.pinned[id_] == self.homes(id_)
+        assert +self._pinned_counts == collections.Counter(self._pools.values())

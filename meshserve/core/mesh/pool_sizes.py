@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 
-from meshserve.core.mesh import hot_models
+from meshserve.core.mesh import hot_models, pins
 from meshserve.core.processes import pool_scaling, workers
 from meshserve.core.processes.reconcile import ProcessState
 from meshserve.core.values import desired, reports
@@ -25,10 +25,12 @@ Pools = tuple[desired.PoolSettings, ...]
 class PoolSizes:
     """The sizes of all pools with `scaling`, by name."""
 
-    def __init__(self, workers_: workers.Workers, hot_models_: hot_models.HotModels) -> None:
+    def __init__(
+        self, workers_: workers.Workers, hot_models_: hot_models.HotModels, pins_: pins.Pins
+    ) -> None:
         self.sizes: dict[str, pool_scaling.PoolSize] = {}
         self._workers = workers_
-        self._hot_models = hot_models_
+        self._hot_models, self._pins = hot_models_, pins_
         self._requests: dict[str, int] = {}
         self._used_s: dict[str, float] = {}
         # What the last call of `wanted` was given, and its answer: it comes after every event.
@@ -68,6 +70,9 @@ class PoolSizes:
             size = self.sizes.get(pool.name)
             if size is not None:
                 before = size.count
+                if not before and self._pins.has_pinned(pool.name):
+                    # Its load can't show this need: it has no worker that could load the model.
+                    size.set(1, pool_scaling.PINNED_NEED.reason, now_s)
                 size.follow(self._load(pool, now_s), pool, now_s)
                 if size.count != before:
                     self._wanted = None
@@ -88,6 +93,7 @@ class PoolSizes:
             queued=_mean(report.use.queued for report in measured),
             used=_budgets(measured),
             is_used=now_s - self._used_s.get(pool.name, -math.inf) <= USED_FOR_S,
+            has_pinned=self._pins.has_pinned(pool.name),
         )
 
     def _note_use(self, pool: str, measured: list[reports.WorkerReport], now_s: float) -> None:

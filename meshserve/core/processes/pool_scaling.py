@@ -40,7 +40,7 @@ class PoolLoad(NamedTuple):
     `cores` is the sum of what they use, no more than 1 of each. `hot` is the number of workers that
     a model needs which keeps one busy, 0 without such a model. `lost` and `queued` are means of
     `reports.WorkerUse`. `used` is the memory of the models in use, in budgets of one worker.
-    `is_used`: it had requests lately.
+    `is_used`: it had requests lately. `has_pinned`: one of its models must stay loaded.
     """
 
     workers: int
@@ -50,6 +50,7 @@ class PoolLoad(NamedTuple):
     queued: float = 0.0
     used: float = 0.0
     is_used: bool = True
+    has_pinned: bool = False
 
 
 class Need(NamedTuple):
@@ -60,6 +61,7 @@ class Need(NamedTuple):
 
 
 NO_NEED = Need(0, "nobody calls its models")
+PINNED_NEED = Need(1, "a model is pinned")
 SOME_NEED = Need(1, "it has little to do")
 WORKS = "its workers are busy"
 LOSES = "requests wait for models that had been evicted"
@@ -69,7 +71,7 @@ def needed_now(load: PoolLoad) -> Need:
     """Return how many workers the pool needs now, for a decision to grow."""
     # An idle process takes a little time too, and would be a need for one worker.
     if not load.is_used:
-        return NO_NEED
+        return PINNED_NEED if load.has_pinned else NO_NEED
     return max(
         SOME_NEED,
         Need(math.ceil(load.cores / BUSY), WORKS),
@@ -83,7 +85,7 @@ def needed_now(load: PoolLoad) -> Need:
 def enough(load: PoolLoad) -> Need:
     """Return how many workers would be enough, for a decision to shrink."""
     if not load.is_used:
-        return NO_NEED
+        return PINNED_NEED if load.has_pinned else NO_NEED
     is_troubled = load.lost >= LOST_LITTLE or load.queued >= QUEUED_LITTLE
     return max(
         SOME_NEED,

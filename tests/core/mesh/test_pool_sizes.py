@@ -108,3 +108,32 @@ def test_a_worker_that_is_lost_starts_no_other_one(stage: world.World) -> None:
     stage.kill("default-0")
     pass_time(stage, 60, cores=0.5)
     assert set(stage.processes) == {"default-0"}
+
+
+def test_a_pinned_model_wakes_its_pool_and_keeps_it_awake_until_it_is_unpinned() -> None:
+    sleepy = dataclasses.replace(POOL, scaling=dataclasses.replace(SCALING, workers_min=0))
+    stage = world.World()
+    stage.apply(pools=(sleepy,))
+    stage.feed(events.ModelsRegistered((world.spec("a"), world.spec("b", pinned=True))))
+    pass_time(stage, 2, cores=0.0)
+    assert stage.processes["default-0"].pins == {model.ModelId("b")}
+    stage.feed(events.PinRequested(model.ModelId("a"), is_pinned=True))
+    stage.feed(events.PinRequested(model.ModelId("b"), is_pinned=False))
+    pass_time(stage, 200, cores=0.0)
+    assert stage.processes["default-0"].pins == {model.ModelId("a")}
+    assert stage.mesh.view().pools["default"].reason == "a model is pinned"
+    stage.feed(events.PinRequested(model.ModelId("a"), is_pinned=False))
+    pass_time(stage, 100, cores=0.0)
+    assert stage.processes == {}
+
+
+def test_a_pool_of_a_pinned_model_shrinks_to_one_worker_and_no_further(stage: world.World) -> None:
+    sleepy = dataclasses.replace(POOL, scaling=dataclasses.replace(SCALING, workers_min=0))
+    stage.apply(pools=(sleepy,), models=(world.spec("a", pinned=True),))
+    pass_time(stage, 60, cores=1.0)
+    assert len(stage.processes) == 4
+    pass_time(stage, 200, cores=0.0)
+    assert len(stage.processes) == 1
+    stage.feed(events.ModelRemoved("a"))
+    pass_time(stage, 100, cores=0.0)
+    assert stage.processes == {}, "the pinned model is gone"
