@@ -81,5 +81,6 @@ class EventLog:
 def _is_about(event: mesh_events.MeshEvent, about: str) -> bool:
     # A worker's id is its pool's name with a number after `-`, a replica's that of its LLM after /.
     pool, llm = event.process.rpartition("-")[0], event.process.rpartition("/")[0]
-    names = (event.model, f"{event.model}:{event.version}", event.process, event.node, pool, llm)
+    versioned = f"{event.model}:{event.version}"
+    names = (event.model, versioned, event.process, event.node, event.pool, pool, llm)
     return about in names

@@ -192,7 +192,7 @@ class MeshHistory:
             more = len(lines) - WORDS_MAX
             lines = [*lines[:WORDS_MAX], f"and {more} more changes of the same request"]
         for line in lines:
-            self._add(kind, line, by=saving.by, **_named_model(line))
+            self._add(kind, line, by=saving.by, **_subject(line))
 
     def _drain_requested(self, _: events.DrainRequested) -> None:
         self._add("draining", "all processes finish their requests and end")
@@ -204,7 +204,7 @@ class MeshHistory:
             if size.changes != self._pool_changes.get(name, 0):
                 self._pool_changes[name] = size.changes
                 words = f"pool {name}: {size.before} → {size.count} workers: {size.reason}"
-                self._add("scaled", words)
+                self._add("scaled", words, pool=name)
         for llm in self._fleet.llms.values():
             before = self._replicas.get(llm.name, 0)
             if llm.desired_replicas != before:
@@ -249,12 +249,15 @@ class MeshHistory:
             self._replica("lost", replica.id, replica.retry.reason)
 
 
-def _named_model(line: str) -> dict[str, str]:
-    """Return the model of a line such as `model iris:1 added`, nothing if it names none."""
+def _subject(line: str) -> dict[str, str]:
+    """Return the model or pool of a line such as `model iris:1 added`, nothing if it has none."""
     noun, _, rest = line.partition(" ")
+    subject = rest.partition(" ")[0]
+    if noun == "pool":
+        return {"pool": subject.removesuffix(":")}
     if noun != "model":
         return {}
-    name, _, version = rest.partition(" ")[0].rpartition(":")
+    name, _, version = subject.rpartition(":")
     return {"model": name, "version": version}
 
 

@@ -63,7 +63,8 @@ class MeshEvent(NamedTuple):
     """What happened at `at_s` on the controller's monotonic clock; fields that don't apply are "".
 
     `process` is the id of a worker or replica, or "gateway". `by` says who or what made a change,
-    such as the name of an API key.
+    such as the name of an API key. `pool` is the pool of an event that is about none of its
+    processes; readers see it in the reason.
     """
 
     at_s: float
@@ -75,3 +76,4 @@ class MeshEvent(NamedTuple):
     node: str = ""
     by: str = ""
     took_s: float = 0.0
+    pool: str = ""

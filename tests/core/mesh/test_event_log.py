@@ -42,10 +42,11 @@ def test_without_a_cursor_the_newest_are_read_and_with_one_the_next() -> None:
         ("iris:2", [3.0]),
         ("default-0", [1.0]),
         ("default", [1.0]),
+        ("rare", [4.0]),
         ("qwen/0", [2.0]),
         ("qwen", [2.0]),
         ("n1", [1.0]),
-        ("", [1.0, 2.0, 3.0]),
+        ("", [1.0, 2.0, 3.0, 4.0]),
         ("iri", []),
     ],
 )
@@ -54,4 +55,5 @@ def test_events_are_chosen_by_what_they_are_about(about: str, at_s: list[float])
     log.add(event(1.0, model="iris", version="1", process="default-0", node="n1"))
     log.add(event(2.0, "ready", process="qwen/0"))
     log.add(event(3.0, "changed", model="iris", version="2"))
+    log.add(event(4.0, "scaled", pool="rare"))
     assert times(log, about=about) == at_s

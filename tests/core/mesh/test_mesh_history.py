@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
 from meshserve.core.mesh import event_log
-from meshserve.core.values import events, gateway_events, llm_events, mesh_events, model
+from meshserve.core.values import desired, events, gateway_events, llm_events, mesh_events, model
 from tests.core import llm_world, world
 
 A = model.ModelId("a")
@@ -142,6 +143,26 @@ def test_a_drain_is_told(mesh_world: world.World) -> None:
     mesh_world.feed(events.DrainRequested())
     assert len(told(mesh_world, kind="draining")) == 1
     assert {event.process for event in told(mesh_world, kind="stopping")} == {"gateway"}
+
+
+def test_a_pool_s_events_are_those_of_its_size_its_settings_and_its_workers() -> None:
+    scaling = desired.ScalingSettings(0, shrink_after_s=10.0)
+    sleepy = dataclasses.replace(world.pool("rare", workers=2), scaling=scaling)
+    mesh_world = world.World()
+    mesh_world.apply(pools=(world.pool(), sleepy), models=(world.spec("a", pool="rare"),))
+    mesh_world.feed(llm_events.RequestHeld("t", "a", 1, is_small=True))
+    for _ in range(30):
+        mesh_world.perform_all()
+        mesh_world.tick(1.0)
+    mesh_world.feed(events.ModelRemoved("a"))
+    mesh_world.feed(events.ConfigApplied(desired.Desired(pools=(world.pool(),))))
+    about = [(event.kind, event.reason) for event in told(mesh_world, about="rare")]
+    assert {kind for kind, _ in about} == {"changed", "started", "ready", "scaled", "stopping"}
+    assert [reason for kind, reason in about if kind == "scaled"] == [
+        "pool rare: 0 → 1 workers: a request came",
+        "pool rare: 1 → 0 workers: nobody calls its models",
+    ]
+    assert ("changed", "pool rare removed") in about
 
 
 def test_an_llm_s_scaling_starts_and_losses_are_told() -> None:
