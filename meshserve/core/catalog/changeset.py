@@ -30,7 +30,13 @@ OWNERS = {
 MEANINGS_KEPT = 3
 """Earlier meanings of an alias that may answer while the present one does not load."""
 
-Settings = model.ModelSpec | llm_spec.LlmSpec | desired.WorkerSettings
+Settings = (
+    model.ModelSpec
+    | llm_spec.LlmSpec
+    | desired.WorkerSettings
+    | desired.PoolSettings
+    | desired.ScalingSettings
+)
 
 
 class Changeset:
@@ -298,13 +304,34 @@ def _settings(before: desired.Desired, after: desired.Desired) -> Iterator[str]:
 
 def _pool(before: desired.PoolSettings | None, after: desired.PoolSettings) -> Iterator[str]:
     if before is None:
-        yield f"pool {after.name} added: {after.workers} worker{'' if after.workers == 1 else 's'}"
+        count = _worker_count(after)
+        yield f"pool {after.name} added: {count} worker{'' if count == '1' else 's'}"
         return
-    if before.workers != after.workers:
-        yield f"pool {after.name}: {before.workers} → {after.workers} workers"
+    if _worker_count(before) != _worker_count(after):
+        yield f"pool {after.name}: {_worker_count(before)} → {_worker_count(after)} workers"
     changed = ", ".join(_changed_fields(before.settings, after.settings))
     if changed:
         yield f"pool {after.name}: its workers are replaced, one after the other ({changed})"
+    # The fields above, and those that only say how many workers there are, are told already.
+    others = [
+        *set(_changed_fields(before, after)).difference(("settings", "workers", "scaling")),
+        *_changed_scaling(before.scaling, after.scaling),
+    ]
+    if others:
+        yield f"pool {after.name} changed ({', '.join(sorted(others))})"
+
+
+def _worker_count(pool: desired.PoolSettings) -> str:
+    """Return how many workers a pool has, of one that follows its load the fewest and the most."""
+    return f"{pool.workers_min} to {pool.workers}" if pool.scaling else str(pool.workers)
+
+
+def _changed_scaling(
+    before: desired.ScalingSettings | None, after: desired.ScalingSettings | None
+) -> list[str]:
+    if before is None or after is None:
+        return []
+    return [name for name in _changed_fields(before, after) if name != "workers_min"]
 
 
 def _llms(before: desired.Desired, after: desired.Desired) -> Iterator[str]:

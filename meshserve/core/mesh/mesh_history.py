@@ -201,8 +201,9 @@ class MeshHistory:
 
     def _ticked(self, _: events.Ticked) -> None:
         for name, size in self._pool_sizes.sizes.items():
-            if size.changes != self._pool_changes.get(name, 0):
-                self._pool_changes[name] = size.changes
+            before, self._pool_changes[name] = self._pool_changes.get(name, 0), size.changes
+            # A pool that follows its load again after a fixed size counts its changes anew.
+            if size.changes not in (0, before):
                 words = f"pool {name}: {size.before} → {size.count} workers: {size.reason}"
                 self._add("scaled", words, pool=name)
         for llm in self._fleet.llms.values():

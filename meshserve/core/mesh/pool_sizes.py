@@ -51,9 +51,10 @@ class PoolSizes:
         size = self.sizes.get(pool.name)
         if size is None:
             count = _least_count(self._workers.of_pool(pool.name))
+            # Where it begins is no change of it.
+            count = min(max(count, pool.workers_min), pool.workers)
             size = self.sizes[pool.name] = pool_scaling.PoolSize(count)
-        # The configuration may have other bounds than when the number was chosen.
-        size.count = min(max(size.count, pool.workers_min), pool.workers)
+        size.limit(pool)
         return dataclasses.replace(pool, workers=size.count)
 
     def ask(self, pool: desired.PoolSettings, now_s: float) -> None:
@@ -100,7 +101,8 @@ class PoolSizes:
         requests = sum(report.counters.requests for report in measured)
         is_busy = any(report.counters.in_flight for report in measured)
         # Of a worker that has ended nothing is counted: any other sum is taken for requests.
-        if is_busy or requests != self._requests.get(pool, 0):
+        # A pool that has just fallen asleep would be taken for one that is called.
+        if is_busy or (measured and requests != self._requests.get(pool, 0)):
             self._used_s[pool] = now_s
         self._requests[pool] = requests
 

@@ -63,6 +63,9 @@ class Need(NamedTuple):
 NO_NEED = Need(0, "nobody calls its models")
 PINNED_NEED = Need(1, "a model is pinned")
 SOME_NEED = Need(1, "it has little to do")
+FIRST_NEED = Need(1, "its models are called")
+"""The least need of a pool that is used: the first one is enough, the second one is needed."""
+LIMITED = "its configuration changed"
 WORKS = "its workers are busy"
 LOSES = "requests wait for models that had been evicted"
 
@@ -73,7 +76,7 @@ def needed_now(load: PoolLoad) -> Need:
     if not load.is_used:
         return PINNED_NEED if load.has_pinned else NO_NEED
     return max(
-        SOME_NEED,
+        FIRST_NEED,
         Need(math.ceil(load.cores / BUSY), WORKS),
         Need(load.hot, "a model keeps more workers busy"),
         _one_more(load, LOSES, is_needed=load.lost >= LOST),
@@ -146,6 +149,13 @@ class PoolSize:
         self.changes += 1
         self.changes_s.append(now_s)
         self.more_since_s = self.less_since_s = None
+
+    def limit(self, pool: desired.PoolSettings) -> None:
+        """Keep the bounds of a configuration, which may be others than when it was chosen."""
+        count = min(max(self.count, pool.workers_min), pool.workers)
+        if count != self.count:
+            self.before, self.count, self.reason = self.count, count, LIMITED
+            self.changes += 1
 
     def _is_restless(self, now_s: float) -> bool:
         return len(self.changes_s) == CHANGES_MAX and now_s - self.changes_s[0] < HOUR_S

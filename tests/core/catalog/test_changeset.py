@@ -271,6 +271,48 @@ def test_unchanged_settings_are_not_described(described: catalog_index.CatalogIn
     assert changeset.describe(described.models, described.desired, [BEFORE]) == ()
 
 
+SCALING = desired.ScalingSettings(0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ((2, None), (2, SCALING), ("pool default: 2 → 0 to 2 workers",)),
+        ((2, SCALING), (2, None), ("pool default: 0 to 2 → 2 workers",)),
+        ((1, None), (2, SCALING), ("pool default: 1 → 0 to 2 workers",)),
+        ((2, SCALING), (2, desired.ScalingSettings(1)), ("pool default: 0 to 2 → 1 to 2 workers",)),
+        (
+            (2, SCALING),
+            (2, desired.ScalingSettings(0, grow_after_s=1.0, shrink_after_s=9.0)),
+            ("pool default changed (grow_after_s, shrink_after_s)",),
+        ),
+        ((2, SCALING), (2, desired.ScalingSettings(0)), ()),
+    ],
+)
+def test_what_changed_of_a_pool_s_size_is_told(
+    before: Any, after: Any, words: tuple[str, ...]
+) -> None:
+    old, new = (
+        desired.Desired(
+            pools=(dataclasses.replace(world.pool(workers=workers), scaling=scaling, copies_max=8),)
+        )
+        for workers, scaling in (before, after)
+    )
+    assert changeset.describe(catalog.Catalog(), old, [new]) == words
+
+
+def test_limits_of_a_pool_s_loads_and_copies_are_told() -> None:
+    pool = dataclasses.replace(world.pool(), load_timeout_s=7.0, copies_max=3)
+    old, new = (desired.Desired(pools=(one,)) for one in (world.pool(), pool))
+    words = changeset.describe(catalog.Catalog(), old, [new])
+    assert words == ("pool default changed (copies_max, load_timeout_s)",)
+    added = dataclasses.replace(world.pool("rare"), scaling=SCALING)
+    both = desired.Desired(pools=(pool, added))
+    assert changeset.describe(catalog.Catalog(), new, [both]) == (
+        "pool rare added: 0 to 2 workers",
+    )
+
+
 def test_files_that_are_known_for_the_first_time_are_no_change(
     index: catalog_index.CatalogIndex,
 ) -> None:

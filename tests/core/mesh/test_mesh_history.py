@@ -165,6 +165,35 @@ def test_a_pool_s_events_are_those_of_its_size_its_settings_and_its_workers() ->
     assert ("changed", "pool rare removed") in about
 
 
+def test_a_pool_s_size_that_its_configuration_changes_is_told_with_that_reason() -> None:
+    mesh_world = world.World()
+
+    def apply(workers: int, least: int | None = None) -> None:
+        scaling = None if least is None else desired.ScalingSettings(least, shrink_after_s=10.0)
+        mesh_world.apply(pools=(dataclasses.replace(world.pool(workers=workers), scaling=scaling),))
+
+    apply(2, 0)
+    apply(2, 1)
+    assert reasons(mesh_world, "scaled") == [
+        "pool default: 0 → 1 workers: its configuration changed"
+    ]
+    apply(2)
+    apply(2, 0)
+    for _ in range(30):
+        mesh_world.tick(1.0)
+        mesh_world.perform_all()
+    assert mesh_world.processes == {}
+    # A fixed number is told as a change of the configuration, and a pool begins with what it has.
+    assert reasons(mesh_world, "scaled")[1:] == [
+        "pool default: 2 → 0 workers: nobody calls its models"
+    ]
+    assert reasons(mesh_world, "changed")[1:] == [
+        "pool default: 0 to 2 → 1 to 2 workers",
+        "pool default: 1 to 2 → 2 workers",
+        "pool default: 2 → 0 to 2 workers",
+    ]
+
+
 def test_an_llm_s_scaling_starts_and_losses_are_told() -> None:
     mesh_world = llm_world.LlmWorld()
     mesh_world.apply(llms=(llm_world.spec("qwen", replicas_min=1),))

@@ -107,6 +107,18 @@ def test_it_sleeps_again_after_the_last_request_and_wakes_again(
     assert kinds(stage)["again"] is commands.Admit
 
 
+def test_a_pool_that_has_fallen_asleep_is_not_woken_by_the_end_of_its_worker() -> None:
+    stage = world.World()
+    quick = dataclasses.replace(SCALING, grow_after_s=0.5, shrink_after_s=5.0)
+    stage.apply(pools=(dataclasses.replace(POOL, scaling=quick),), models=(world.spec("a"),))
+    stage.feed(llm_events.RequestHeld("t", "a", 10, is_small=True))
+    stage.perform_all()
+    for _ in range(40):
+        pass_time(stage, 1, requests=7)
+    assert stage.processes == {}
+    assert stage.mesh.pool_sizes.sizes["default"].changes == 2
+
+
 def test_a_request_that_comes_while_the_last_worker_drains_waits_for_the_next(
     stage: world.World, ask: Ask
 ) -> None:
