@@ -129,8 +129,16 @@ class MeshHistory:
         self._process("ready", worker.id, f"process {worker.pid} has its catalog")
 
     def _worker_stopping(self, command: commands.StopWorker) -> None:
-        reason = command.reason or "it is not wanted any more, or its settings have changed"
+        reason = command.reason or self._why_unwanted(command.worker_id)
         self._process("stopping", command.worker_id, reason)
+
+    def _why_unwanted(self, worker_id: str) -> str:
+        pool, _, number = worker_id.rpartition("-")
+        size = self._pool_sizes.sizes.get(pool)
+        is_surplus = size is not None and number.isdecimal() and int(number) >= size.count
+        if size is not None and is_surplus and size.count < size.before:
+            return f"its pool shrinks to {size.count}: {size.reason}"
+        return "it is not wanted any more, or its settings have changed"
 
     def _process(self, kind: mesh_events.EventKind, worker_id: str, reason: str) -> None:
         self._add(kind, reason, process=worker_id, node=self._node(worker_id))

@@ -105,7 +105,7 @@ class Gateways(reconcile.Reconciler[GatewayRecord, str, str]):
         # Two tasks watch each process, and both may tell of its end.
         if gateway is not None and gateway.state is not ProcessState.LOST:
             gateway.report, gateway.configured = None, NO_SNAPSHOT
-            self._out.append(commands.Unwatch("gateway", gateway.node, event.reason))
+            self._out.append(commands.Unwatch("gateway", gateway.node, gateway.loss(event.reason)))
             self._lose(gateway, event.reason, now_s)
 
     def stopped(self, event: gateway_events.GatewayStopped) -> None:

@@ -79,6 +79,10 @@ class ProcessRecord(Generic[SettingsT]):
     started_s: float = 0.0
     reason: str = ""
 
+    def loss(self, reason: str) -> str:
+        """Return why its process was lost, "" if it was to end: the end may be noticed first."""
+        return "" if self.state is ProcessState.DRAINING else reason
+
 
 RecordT = TypeVar("RecordT", bound=ProcessRecord[Any])
 WantedT = TypeVar("WantedT")

@@ -198,7 +198,7 @@ class Workers(
             # A draining worker keeps its commands: StopWorker also cleans up after the process.
             if worker.state is not ProcessState.DRAINING:
                 self._out.append(commands.AbandonWorker(worker.id))
-            self._out.append(commands.Unwatch("worker", worker.id, event.reason))
+            self._out.append(commands.Unwatch("worker", worker.id, worker.loss(event.reason)))
             self._lose(worker, event.reason, now_s)
             if event.pid and self._explained.get(worker.id) == event.pid:
                 worker.backoff.forgive()

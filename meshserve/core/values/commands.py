@@ -58,7 +58,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Unwatch:
-    """Stop watching a process that has ended. `reason` says why it was lost, "" if it was not."""
+    """Stop watching a process that has ended. `reason`: why it was lost, "" if it was to end."""
 
     kind: ProcessKind
     id: str

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from meshserve.core.mesh import event_log
-from meshserve.core.values import desired, events, gateway_events, llm_events, mesh_events, model
+from meshserve.core.values import (
+    commands,
+    desired,
+    events,
+    gateway_events,
+    llm_events,
+    mesh_events,
+    model,
+)
 from tests.core import llm_world, world
 
 A = model.ModelId("a")
@@ -55,6 +63,26 @@ def test_a_death_is_told_with_its_reason_and_once(mesh_world: world.World) -> No
     assert (lost.process, lost.reason, lost.node) == ("default-0", "killed", world.NODE)
     mesh_world.settle()
     assert told(mesh_world, about="default-0")[-1].kind == "ready"
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_an_end_that_was_ordered_is_no_loss_whoever_tells_of_it_first(
+    mesh_world: world.World, is_known: bool
+) -> None:
+    pid = mesh_world.processes["default-1"].pid
+    config = desired.Desired(pools=(world.pool(workers=1),))
+    mesh_world.feed(events.ConfigApplied(config))
+    mesh_world.log.clear()
+    lost = events.WorkerLost("default-1", "the actor died unexpectedly", pid if is_known else 0)
+    unwatched = [
+        command
+        for command in mesh_world.mesh.handle(lost, mesh_world.now_s)
+        if isinstance(command, commands.Unwatch)
+    ]
+    # With a reason the controller would warn of it.
+    assert unwatched == [commands.Unwatch("worker", "default-1")]
+    assert reasons(mesh_world, "lost") == []
+    assert [event.process for event in told(mesh_world, kind="stopping")] == ["default-1"]
 
 
 def test_a_worker_s_events_have_the_time_at_which_they_happened(mesh_world: world.World) -> None:
@@ -162,6 +190,7 @@ def test_a_pool_s_events_are_those_of_its_size_its_settings_and_its_workers() ->
         "pool rare: 0 → 1 workers: a request came",
         "pool rare: 1 → 0 workers: nobody calls its models",
     ]
+    assert ("stopping", "its pool shrinks to 0: nobody calls its models") in about
     assert ("changed", "pool rare removed") in about
 
 
