@@ -111,7 +111,7 @@ class PoolHolds:
         for pool in self._sizes.wanted(self._index.desired.pools):
             size = self._sizes.sizes.get(pool.name, pool_scaling.PoolSize(pool.workers))
             held = len(self.queues.get(pool.name, ()))
-            views[pool.name] = mesh_view.PoolView(pool.workers, size.changes, size.reason, held)
+            views[pool.name] = mesh_view.PoolView(pool.workers, size.changes, size.words, held)
         return views
 
     def _can_serve(self, pool: str) -> bool:

@@ -65,6 +65,7 @@ PINNED_NEED = Need(1, "a model is pinned")
 SOME_NEED = Need(1, "it has little to do")
 FIRST_NEED = Need(1, "its models are called")
 """The least need of a pool that is used: the first one is enough, the second one is needed."""
+KEPT = f"it changed {CHANGES_MAX} times within an hour, and keeps its workers until that is over"
 LIMITED = "its configuration changed"
 WORKS = "its workers are busy"
 LOSES = "requests wait for models that had been evicted"
@@ -108,7 +109,7 @@ def _one_more(load: PoolLoad, reason: str, *, is_needed: bool) -> Need:
 class PoolSize:
     """The number of workers that one pool should have, what it was `before`, and why it changed.
 
-    `more_since_s` and `less_since_s` tell since when it has been too small or too big. `rest` is
+    `is_kept`: it would be smaller by now, had it not changed so often. `more_since_s` and `less_since_s` tell since when it has been too small or too big. `rest` is
     what was needed at most since then. `changes` counts all, `changes_s` are the last ones' times.
     """
 
@@ -116,6 +117,7 @@ class PoolSize:
     before: int = 0
     reason: str = ""
     changes: int = 0
+    is_kept: bool = False
     load: PoolLoad | None = None
     more_since_s: float | None = None
     less_since_s: float | None = None
@@ -136,11 +138,12 @@ class PoolSize:
         self.rest = rest if self.less_since_s == now_s else max(self.rest, rest)
         if _has_lasted(self.more_since_s, scaling.grow_after_s, now_s):
             self.set(pool.workers if self._is_restless(now_s) else more.workers, more.reason, now_s)
-        elif (
+        is_less = (
             _has_lasted(self.less_since_s, scaling.shrink_after_s, now_s)
             and self.rest.workers < self.count
-            and not self._is_restless(now_s)
-        ):
+        )
+        self.is_kept = is_less and self._is_restless(now_s)
+        if is_less and not self.is_kept:
             self.set(self.rest.workers, self.rest.reason, now_s)
 
     def set(self, count: int, reason: str, now_s: float) -> None:
@@ -156,6 +159,11 @@ class PoolSize:
         if count != self.count:
             self.before, self.count, self.reason = self.count, count, LIMITED
             self.changes += 1
+
+    @property
+    def words(self) -> str:
+        """Why it has this number now: why it changed last, or why it does not shrink."""
+        return KEPT if self.is_kept else self.reason
 
     def _is_restless(self, now_s: float) -> bool:
         return len(self.changes_s) == CHANGES_MAX and now_s - self.changes_s[0] < HOUR_S

@@ -207,3 +207,24 @@ def test_any_trace_keeps_the_bounds_and_changes_seldom(
     run.follow(constant(2.0), 600)
     assert len(run.counts) == settled
     assert run.size.count >= min(POOL.workers, math.ceil(2.0 / pool_scaling.BUSY))
+
+
+def test_a_pool_that_would_sleep_again_says_that_it_changed_too_often_and_sleeps_in_the_end() -> (
+    None
+):
+    quick = dataclasses.replace(SCALING, workers_min=0, grow_after_s=1.0, shrink_after_s=1.0)
+    run = PoolRun(dataclasses.replace(POOL, workers=2, scaling=quick), count=0)
+    began_s = run.now_s
+    while run.size.changes < pool_scaling.CHANGES_MAX:
+        run.follow(constant(0.3), 12)
+        run.follow(constant(0.0), 12)
+    assert run.size.words == "nobody calls its models"
+    run.size.set(1, "a request came", run.now_s)
+    run.follow(constant(0.0), 30)
+    assert run.size.count == 1
+    assert "12 times within an hour" in run.size.words
+    run.follow(constant(0.3), 30)
+    assert run.size.words == run.size.reason == "a request came", "it is called again"
+    run.follow(constant(0.0), began_s + pool_scaling.HOUR_S + 600 - run.now_s)
+    assert run.size.count == 0
+    assert run.size.words == "nobody calls its models"
