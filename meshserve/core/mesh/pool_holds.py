@@ -125,7 +125,13 @@ class PoolHolds:
             record.state is ProcessState.LOST and record.backoff.failures >= DOUBTFUL
             for record in records
         )
-        return f"its worker does not start: {records[0].reason}" if records and have_failed else ""
+        if not records or not have_failed:
+            return ""
+        times, reason = records[0].backoff.failures, records[0].reason
+        # It has an address since it started for the first time.
+        if records[0].endpoint is None:
+            return f"its worker does not start: {reason}"
+        return f"its worker was lost {times} times in a row, and starts again: {reason}"
 
     def _turn_away(self, pool: str, tickets: list[str], reason: str, now_s: float) -> None:
         retries_s = (record.backoff.retry_at_s - now_s for record in self._workers.of_pool(pool))

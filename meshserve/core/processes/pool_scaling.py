@@ -109,8 +109,9 @@ def _one_more(load: PoolLoad, reason: str, *, is_needed: bool) -> Need:
 class PoolSize:
     """The number of workers that one pool should have, what it was `before`, and why it changed.
 
-    `is_kept`: it would be smaller by now, had it not changed so often. `more_since_s` and `less_since_s` tell since when it has been too small or too big. `rest` is
-    what was needed at most since then. `changes` counts all, `changes_s` are the last ones' times.
+    `is_kept`: it would be smaller by now, had it not changed so often. `more_since_s` and
+    `less_since_s` tell since when it has been too small or too big. `rest` is what was needed at
+    most since then. `changes` counts all, `changes_s` are the last ones' times.
     """
 
     count: int

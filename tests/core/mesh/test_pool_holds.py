@@ -156,6 +156,23 @@ def test_starts_that_fail_twice_are_told_and_so_are_requests_after_them(
     assert kinds(stage)["last"] is commands.Admit
 
 
+def test_a_worker_that_started_each_time_and_was_lost_is_not_said_not_to_start(
+    stage: world.World, ask: Ask
+) -> None:
+    ask("t")
+    stage.perform_all()
+    stage.kill("default-0")
+    stage.perform_all()
+    stage.kill("default-0")
+    ask("next")
+    refusal = stage.held_answers["next"]
+    assert isinstance(refusal, commands.TurnAway)
+    assert "its worker was lost 2 times in a row, and starts again: killed" in refusal.reason
+    pass_time(stage, 3, requests=0)
+    ask("last")
+    assert kinds(stage)["last"] is commands.Admit
+
+
 def test_requests_beyond_the_limits_and_the_time_are_turned_away(
     stage: world.World, ask: Ask
 ) -> None:
