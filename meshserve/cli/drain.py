@@ -11,12 +11,12 @@ from typing import Annotated, NamedTuple
 import typer
 from rich.console import Console
 
-from meshserve import errors
+from meshserve import config, errors
 from meshserve.cli import connection, terminal, units
 from meshserve.client import admin
 from meshserve.cluster import session
 from meshserve.core.values import nodes
-from meshserve.launch import own_node
+from meshserve.launch import mesh_file, own_node
 from meshserve.protocol import mesh_status
 
 POLL_S = 0.5
@@ -79,7 +79,7 @@ def drain(
 @contextlib.contextmanager
 def _node(name: str | None, endpoint: str | None) -> Iterator[DrainedNode]:
     if name is None:
-        with own_node.found(session.AUTO) as own:
+        with own_node.found(_own_ray()) as own:
             yield DrainedNode(lambda row: row["id"] == own.id, own.drain, own.end_drain, own.status)
         return
     with connection.connect(endpoint) as client:
@@ -90,6 +90,23 @@ def _node(name: str | None, endpoint: str | None) -> Iterator[DrainedNode]:
             functools.partial(client.end_node_drain, name),
             GatewayReader(client, is_it).read,
         )
+
+
+def _own_ray() -> str:
+    """Return the address of the Ray whose node this machine is.
+
+    Raises Conflict if the mesh that was started here has a Ray of its own, with one node.
+    """
+    mesh = mesh_file.read(config.home())
+    if mesh is None:
+        return session.AUTO
+    if not mesh.address:
+        # Ray would look for any Ray of the machine, and wait for one that does not answer.
+        raise errors.Conflict(
+            "the mesh that was started here runs on this machine alone, so nothing can go "
+            "elsewhere; `meshserve down` drains and ends it"
+        )
+    return mesh.address
 
 
 def _is_called(name: str, row: mesh_status.NodeStatus) -> bool:

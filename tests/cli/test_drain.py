@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from meshserve.cli import drain
 from meshserve.core.values import nodes as node_values
+from meshserve.launch import mesh_file
 from tests.cli import conftest, fake_mesh
 
 OTHER = "b" * 56
@@ -111,6 +113,16 @@ def test_it_is_taken_back_without_a_wait(
 @pytest.mark.parametrize("words", [(), ("--node", "box", "--self")])
 def test_one_node_is_to_be_named(run: conftest.Run, words: tuple[str, ...]) -> None:
     assert run("drain", *words).exit_code == 2
+
+
+def test_a_mesh_of_one_machine_looks_for_no_other_ray(
+    run: conftest.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESHSERVE_HOME", str(tmp_path))
+    mesh_file.write(tmp_path, mesh_file.MeshFile("http://127.0.0.1:1"))
+    for more in ((), ("--undo",)):
+        done = run("drain", "--self", *more)
+        assert (done.exit_code, "on this machine alone" in done.stderr) == (1, True)
 
 
 def test_a_refusal_is_one_line(
