@@ -71,7 +71,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Mesh]:
         },
         "pools": {
             "default": {"workers": 1, "memory": "1GiB"},
-            "narrow": {"workers": 1, "memory": "300MiB"},
+            "narrow": {"workers": 1, "memory": "200MiB"},
         },
         "models": [
             *traffic.models(folder, 2),
