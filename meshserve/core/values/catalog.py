@@ -47,7 +47,7 @@ class ModelDeclared:
         nothing else is known.
         """
         own_uri = self.stamped_uri or self.spec.uri
-        if _place(self.spec.uri) == _place(spec.uri):
+        if place(self.spec.uri) == place(spec.uri):
             return self.earlier_uri
         return own_uri if self.measured else self.earlier_uri or own_uri
 
@@ -56,11 +56,11 @@ class ModelDeclared:
 
         Other bytes may lie there by now: the measurement has the digest of those that it is of.
         """
-        own = (_place(self.spec.uri), self.spec.checksum)
-        return self.measured if own == (_place(spec.uri), spec.checksum) else None
+        own = (place(self.spec.uri), self.spec.checksum)
+        return self.measured if own == (place(spec.uri), spec.checksum) else None
 
 
-def _place(uri: str) -> str:
+def place(uri: str) -> str:
     """Return the URI without the stamp of local files, which a repository writes behind a `#`."""
     return uri.partition("#")[0] if uri.startswith("file://") else uri
 

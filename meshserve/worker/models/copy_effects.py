@@ -216,6 +216,7 @@ class CopyEffects:
         footprint = record.need if loader.tried_key(key) else loaded_copy.footprint
         if not loader.tried_key(key):
             self._measured.note_load(record, recipe.artifact.digest, loaded_copy)
+        self.earlier.note_loaded(record.names)
         self._emit(ev.CopyLoaded(key, footprint, loaded_copy.load_s))
         # A copy that nobody wants any more is freed by that event, and the end of its process is
         # then no death: it would put a trial's model into quarantine.

@@ -119,6 +119,8 @@ def _encode(name: str, array: np.ndarray, *, may_pickle: bool) -> tuple[str, Any
 def _plan(entry: Sequence[Any], *, may_unpickle: bool) -> _Plan:
     name, form, sizes, size_bytes = entry
     shape = tuple(map(int, sizes))
+    if min(shape, default=0) < 0 or int(size_bytes) < 0:
+        raise ValueError(f"{size_bytes} bytes for {form} {list(shape)}")
     if form in (PREFIXED, PICKLED):
         if form == PICKLED and not may_unpickle:
             raise ValueError("pickled values")
@@ -126,7 +128,7 @@ def _plan(entry: Sequence[Any], *, may_unpickle: bool) -> _Plan:
     dtype = np.dtype(form)
     if dtype.kind not in NUMBER_KINDS:
         raise ValueError(f"the dtype {form}")
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size_bytes:
+    if math.prod(shape) * dtype.itemsize != size_bytes:
         raise ValueError(f"{size_bytes} bytes for {form} {list(shape)}")
     return _Plan(str(name), form, dtype, shape, int(size_bytes))
 
@@ -146,9 +148,15 @@ def _decode(plan: _Plan, connection: socket.socket) -> np.ndarray:
 
 
 def _receive(connection: socket.socket, size: int) -> bytearray:
-    """Return the next `size` bytes. Raises EOFError if the stream ends before them."""
+    """Return the next `size` bytes.
+
+    Raises EOFError if the stream ends before them, BadFrame for more than any process has.
+    """
     # A claim of more than the peer sends takes address space, but no memory: pages come with bytes.
-    data = bytearray(size)
+    try:
+        data = bytearray(size)
+    except (MemoryError, OverflowError) as error:
+        raise BadFrame(f"{size} bytes") from error
     view, start = memoryview(data), 0
     # With a timeout a socket does not block in the kernel, and MSG_WAITALL waits for nothing.
     while start < size:
