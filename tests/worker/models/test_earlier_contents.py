@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from meshserve import errors
-from meshserve.core.values import catalog, model
-from meshserve.worker.models import model_host
+from meshserve.core.values import catalog, catalog_sync, model
+from meshserve.worker.models import earlier_contents, model_host
 from tests import support
 from tests.worker import helpers
 from tests.worker.models import test_version_leases as leases
@@ -75,6 +75,31 @@ async def test_a_model_of_another_file_answers_from_the_one_before(
     now, before = (str(storage.folder / uri) for uri in (NOW, BEFORE))
     helpers.apply(host, catalog.ModelDeclared(spec, None, now, before))
     assert await leases.answer(host) == (2.0, "1")
+
+
+async def test_what_has_loaded_here_comes_before_what_the_controller_knows(
+    storage: helpers.FakeStorage,
+) -> None:
+    # The controller hears of a load a second later: here it knows of the first content alone.
+    follower, id_ = catalog_sync.CatalogFollower(), model.ModelId("m")
+    known = earlier_contents.EarlierContents(storage, follower)
+    spec = helpers.spec("m", "/m")
+
+    async def find() -> str:
+        known.forget(id_)
+        declared = known.declared(previous) if (previous := await known.find(id_)) else None
+        return declared.stamped_uri if declared else ""
+
+    follower.catalog.apply(catalog.ModelDeclared(spec, None, "/newer", "/first"))
+    assert await find() == "/first"
+    known.note_loaded([id_])
+    assert await find() == "", "it can answer, and an older one may not"
+    follower.catalog.apply(catalog.ModelDeclared(spec, None, "/broken", "/first"))
+    assert await find() == "/newer"
+    follower.catalog.apply(catalog.ModelWithdrawn(id_))
+    known.forget(id_)
+    follower.catalog.apply(catalog.ModelDeclared(spec, None, "/broken"))
+    assert await find() == "", "another model of this name"
 
 
 async def test_a_model_that_never_loaded_is_not_what_its_file_was(
