@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -59,6 +60,9 @@ class IsolatedProcess:
         self._busy: set[socket.socket] = set()
         self._is_dead = threading.Event()
         self._shared_bytes = 0
+        # A closing worker cuts loads and ends short, and closes nothing then. Not `__del__`: of a
+        # cycle the garbage collector may take the sockets first, and warns of them.
+        weakref.finalize(self, _close, control, self._idle).atexit = False
 
     def call(
         self,
@@ -166,13 +170,7 @@ class IsolatedProcess:
 
     def close(self) -> None:
         """Close the connections that no call uses; those in use end with the process."""
-        self._control.close()
-        while self._idle:
-            self._idle.pop().close()
-
-    def __del__(self) -> None:
-        """Close the connections of a dead process whose load or end a closing worker cut short."""
-        self.close()
+        _close(self._control, self._idle)
 
     def discard(self, reason: str) -> None:
         """Kill the process because of `reason`, and wait for its end."""
@@ -205,6 +203,12 @@ class IsolatedProcess:
         except (OSError, ValueError):
             return 0
         return max(0, resident_bytes - self._shared_bytes) + self.mapped_bytes
+
+
+def _close(control: socket.socket, idle: list[socket.socket]) -> None:
+    control.close()
+    while idle:
+        idle.pop().close()
 
 
 def _unshared_bytes(pid: int) -> int:
