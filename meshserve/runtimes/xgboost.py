@@ -107,6 +107,8 @@ def _read_booster(library: Any, file: Path, threads: int) -> Any:
         # XGBoost tells formats apart by the ending, or of bytes by the first ones.
         has_known_ending = file.suffix in (".json", ".ubj")
         booster.load_model(str(file) if has_known_ending else bytearray(file.read_bytes()))
+        # Checks what loading does not, such as how many base scores there are.
+        booster.save_config()
     except (library.core.XGBoostError, ValueError, UnicodeDecodeError) as error:
         raise errors.LoadFailed(f"XGBoost can't load {file.name}: {_reason(error)}") from error
     return booster

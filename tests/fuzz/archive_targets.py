@@ -1,7 +1,8 @@
 """Targets for archives that big libraries read, member by member.
 
 The first line of the data is the number of a member of a good archive, the rest its content: bytes
-of a whole archive would nearly all fail by their checksums.
+of a whole archive would nearly all fail by their checksums. TorchScript has no target: it is code,
+and torch ends the process when it runs some changed programs, as quarantines expect.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import functools
 import hashlib
 import io
 import tempfile
-import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -37,21 +37,6 @@ def good_skops() -> Members:
     steps = preprocessing.StandardScaler(), linear_model.LogisticRegression()
     fitted = pipeline.make_pipeline(*steps).fit(rows, [0, 1, 0, 1, 0, 1])
     return _members(skops.io.dumps(fitted))
-
-
-@functools.cache
-def good_torchscript() -> Members:
-    """Return the members of a small TorchScript archive."""
-    import torch  # noqa: PLC0415 - seconds, for these targets alone
-
-    described = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]}
-    packed = io.BytesIO()
-    extra = {"signature.json": str(described).replace("'", '"')}
-    layers = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.save(torch.jit.script(layers.eval()), packed, _extra_files=extra)
-    return _members(packed.getvalue())
 
 
 def _members(content: bytes) -> Members:
@@ -94,12 +79,6 @@ def _changed(good: Callable[[], Members], data: bytes) -> Members:
 def skops_archive(data: bytes) -> None:
     """Load a skops file of which one member is another."""
     _loaded(sklearn.SklearnRuntime(), "m.skops", _changed(good_skops, data))
-
-
-def torchscript_archive(data: bytes) -> None:
-    """Load a TorchScript archive of which one member is another."""
-    members = _changed(good_torchscript, data)
-    _loaded(pytorch.TorchRuntime(), "m.pt", members, trust=True)
 
 
 def exported_samples(data: bytes) -> None:

@@ -211,7 +211,6 @@ def by_target() -> dict[str, list[bytes]]:
         "archive": [_tar(), _zip()],
         "onnx_file": [_onnx()],
         "skops_archive": archive_targets.seeds(archive_targets.good_skops()),
-        "torchscript_archive": archive_targets.seeds(archive_targets.good_torchscript()),
         "exported_samples": [b"", pickle.dumps([1.0]), _torch_pickle()],
         "grpc_repeated": [_grpc(), _grpc_raw(), _grpc_one()],
         "engine_events": [EVENTS],

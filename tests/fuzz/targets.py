@@ -220,7 +220,7 @@ TARGETS: dict[str, Target] = {
         *(rest_infer, rest_raw, v1_predict, grpc_infer, inflate),
         *(triton_pbtxt, triton_json, model_settings, config_yaml, model_entry, load_request),
         *(sample_npz, archive, onnx_file, file_kind, xgboost_file, lightgbm_file),
-        *(archive_targets.skops_archive, archive_targets.torchscript_archive),
+        archive_targets.skops_archive,
         *(archive_targets.exported_samples, wire_targets.grpc_repeated),
         *(wire_targets.engine_events, wire_targets.generate_body, wire_targets.process_frame),
         wire_targets.gateway_keys,
