@@ -93,25 +93,27 @@ class XgboostRuntime(model_runtime.Runtime):
         reader.check_known()
         library = _library()
         kept = _check_file(artifact.digest, file)
-        booster = _read_booster(library, file, threads)
-        return tabular.verify(_estimator(library, booster, missing, kept, spec), spec)
+        booster, learner = _read_booster(library, file, threads)
+        estimator = _estimator(library, booster, learner, missing, kept, spec)
+        return tabular.verify(estimator, spec)
 
 
 def _library() -> Any:
     return prerequisites.import_library("xgboost", "XGBoost", "xgboost")
 
 
-def _read_booster(library: Any, file: Path, threads: int) -> Any:
+def _read_booster(library: Any, file: Path, threads: int) -> tuple[Any, dict[str, Any]]:
+    """Return the booster, and XGBoost's description of its learner. Raises LoadFailed."""
     booster = library.Booster({"nthread": threads, "verbosity": 0})
     try:
         # XGBoost tells formats apart by the ending, or of bytes by the first ones.
         has_known_ending = file.suffix in (".json", ".ubj")
         booster.load_model(str(file) if has_known_ending else bytearray(file.read_bytes()))
-        # Checks what loading does not, such as how many base scores there are.
-        booster.save_config()
+        # It checks what loading does not, such as how many base scores there are.
+        learner = orjson.loads(booster.save_config())["learner"]
     except (library.core.XGBoostError, ValueError, UnicodeDecodeError) as error:
         raise errors.LoadFailed(f"XGBoost can't load {file.name}: {_reason(error)}") from error
-    return booster
+    return booster, learner
 
 
 def _reason(error: Exception) -> str:
@@ -125,6 +127,7 @@ def _reason(error: Exception) -> str:
 def _estimator(
     library: Any,
     booster: Any,
+    learner: dict[str, Any],
     missing: float,
     kept: booster_categories.BoosterCategories | None,
     spec: model.ModelSpec,
@@ -132,15 +135,14 @@ def _estimator(
     # A Booster answers with all its trees unless it is told which ones.
     best = booster.attr("best_iteration")
     rounds = (0, int(best) + 1) if best is not None and best.isdecimal() else (0, 0)
-    config = orjson.loads(booster.save_config())
-    is_plain = config["learner"]["gradient_booster"]["name"] == "gbtree"
+    is_plain = learner["gradient_booster"]["name"] == "gbtree"
     predict: tabular_outputs.Function = functools.partial(
         _predict_in_place, booster, rounds, missing
     )
     # In place, dart rounds its sums in another way, and gblinear gives nothing.
     if not is_plain:
         predict = functools.partial(_predict, library, booster, rounds, missing)
-    gives_labels = config["learner"]["objective"]["name"] == "multi:softmax"
+    gives_labels = learner["objective"]["name"] == "multi:softmax"
     return tabular.Estimator(
         functions={"predict": forest_classes.described(predict, spec, gives_labels=gives_labels)},
         columns=booster.num_features(),

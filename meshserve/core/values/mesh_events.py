@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from meshserve.core.values import model
 
@@ -12,7 +12,6 @@ MeshKind = Literal[
     "ready",
     "lost",
     "stopping",
-    "suspected",
     "quarantined",
     "released",
     "changed",
@@ -22,26 +21,7 @@ MeshKind = Literal[
 ]
 EventKind = CopyKind | MeshKind
 
-KINDS: tuple[EventKind, ...] = (
-    "loaded",
-    "load failed",
-    "too big",
-    "evicted",
-    "unloaded",
-    "parked",
-    "died",
-    "started",
-    "ready",
-    "lost",
-    "stopping",
-    "suspected",
-    "quarantined",
-    "released",
-    "changed",
-    "scaled",
-    "spread",
-    "draining",
-)
+KINDS: tuple[EventKind, ...] = (*get_args(CopyKind), *get_args(MeshKind))
 
 
 class CopyEvent(NamedTuple):
