@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from meshserve import config, errors
 from meshserve.core.interfaces import model_runtime
@@ -20,7 +19,7 @@ from meshserve.core.values import model
 from meshserve.gateway.envoy import listener
 from meshserve.launch import state_lock
 from meshserve.runtimes import files, runtime_lookup
-from meshserve.storage import repository_scan
+from meshserve.storage import model_uri, repository_scan
 
 MIB = 1 << 20
 
@@ -102,7 +101,7 @@ def _entries(settings: config.Config) -> Iterator[LocalModel]:
 def _repository_faults(settings: config.Config, index: int) -> Iterator[config.Diagnostic]:
     repository = settings.repositories[index].settings()
     place = repository.place
-    folder = Path(unquote(urlsplit(place).path) if place.startswith("file:") else place)
+    folder = Path(model_uri.parse(place).path)
     pattern = model.ModelSpec(
         model.ModelId(""),
         "",
@@ -118,7 +117,7 @@ def _repository_faults(settings: config.Config, index: int) -> Iterator[config.D
         return
     names: dict[ModelFault, list[str]] = collections.defaultdict(list)
     for spec in scan.specs:
-        path = Path(unquote(urlsplit(spec.uri).path))
+        path = Path(model_uri.parse(spec.uri).path)
         fault = _fault(LocalModel(("repositories", index), spec, path), settings)
         if fault is not None:
             names[fault].append(spec.id.name)

@@ -81,11 +81,10 @@ class CopyMoves:
         report = self._workers.records[target].report
         if report is None:
             return True
-        coming = self._booked.get(target, model.NO_BYTES)
-        sums = [sum(sizes) for sizes in zip(report.booked, coming, size, strict=True)]
-        if any(wanted > budget for wanted, budget in zip(sums, report.budget, strict=True)):
+        coming = self._booked.get(target, model.NO_BYTES).plus(size)
+        if not report.booked.plus(coming).fits_in(report.budget):
             return False
-        self._booked[target] = model.Footprint(*map(sum, zip(coming, size, strict=True)))
+        self._booked[target] = coming
         return True
 
     def advance(self) -> None:
