@@ -16,6 +16,8 @@ from meshserve.core.memory import copies
 from meshserve.core.values import catalog, model
 from meshserve.worker.models import joining, loader, resident_model, run_journal
 
+IN_TRIAL = "it runs alone, as a suspect of the end of a process"
+
 logger = logging.getLogger(__name__)
 
 VERDICTS_MAX = 1 << 16
@@ -51,13 +53,17 @@ class JoinProofs:
         self, recipe: loader.LoadRecipe, signature: model.Signature
     ) -> joining.Joining:
         """Return how the joining of a copy begins that was just loaded."""
-        verdict = self._verdicts.get(recipe.key)
+        tried_key = loader.tried_key(recipe.key)
+        # A suspect is tried as it ran in the worker.
+        verdict = self._verdicts.get(recipe.key) or self._verdicts.get(tried_key)
         if verdict is not None:
             return verdict.for_new_copy()
         verdict = joining.first_verdict(signature, recipe.spec)
-        # Known at once, so users need not wait for requests that come together.
-        if verdict.state is joining.JoinState.UNPROVEN and recipe.runtime.lacks_proof:
-            return joining.Joining(joining.JoinState.NEVER, recipe.runtime.lacks_proof)
+        # Known at once, so users need not wait for requests that come together. No trial proves
+        # anything: its many rows may take the memory of which the suspect is then convicted.
+        reason = recipe.runtime.lacks_proof or (IN_TRIAL if tried_key else "")
+        if verdict.state is joining.JoinState.UNPROVEN and reason:
+            return joining.Joining(joining.JoinState.NEVER, reason)
         return verdict
 
     async def prove(

@@ -108,3 +108,18 @@ async def test_a_runtime_that_can_show_nothing_says_so_at_once(proofs: Proofs) -
     assert joined.reason == "runtime python does not show that rows are independent"
     recipe = loader.LoadRecipe("key", SPEC, artifact, onnx.OnnxRuntime(), "cpu")
     assert proofs.proofs.first_verdict(recipe, ROWS).state is JoinState.UNPROVEN
+
+
+async def test_a_suspects_trial_joins_what_the_worker_did_and_proves_nothing(
+    proofs: Proofs,
+) -> None:
+    artifact = model_runtime.Artifact(proofs.storage.folder, "sha256:1", 1)
+    recipe = loader.LoadRecipe("other", SPEC, artifact, onnx.OnnxRuntime(), "cpu")
+    trial = loader.isolated(recipe)
+    joined = proofs.proofs.first_verdict(trial, ROWS)
+    assert (joined.state, joined.reason) == (JoinState.NEVER, join_proofs.IN_TRIAL)
+    owners = model.Signature((), (), has_batch_dimension=True, can_join=True)
+    assert proofs.proofs.first_verdict(trial, owners).state is JoinState.JOINED
+    _, proven, _ = await proofs.prove(None)
+    trial = loader.isolated(proven)
+    assert proofs.proofs.first_verdict(trial, ROWS).state is JoinState.JOINED
