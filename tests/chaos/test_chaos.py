@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -19,12 +18,6 @@ def test_the_page_says_what_each_fault_may_do(fault: str) -> None:
     assert f"| {fault} |" in PAGE.read_text()
 
 
-# Red in one of two runs: a suspect's trial of a big model takes more than its worker's budget, and
-# an innocent model is quarantined. That is a fault of the mesh, which docs/reliability.md tells.
-@pytest.mark.skipif(
-    "MESHSERVE_TEST_CHAOS" not in os.environ,
-    reason="quarantines innocent big models now and then; MESHSERVE_TEST_CHAOS=1 runs it",
-)
 @pytest.mark.edge
 @pytest.mark.slow
 @pytest.mark.timeout(900)
